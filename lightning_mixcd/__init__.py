@@ -1,0 +1,41 @@
+"""Finetune without forgetting: rehearse the pretrain samples that a model is losing.
+
+Where to find what:
+
+* `callback` — `RehearsalCallback`, which a Trainer needs; `data` — `RehearsalDataModule` for both tasks.
+* `strategies` — which samples are rehearsed; `partitions` and `estimators` — what mix-cd is composed of.
+* `ledger`, `record` — what the base model had right: the record on disk and its making.
+* `capture` — where correctness is read from a training step; `probe` — looking at a model on purpose.
+* `metrics` — damage, retention, flips, compute units; `functional` — every formula, once.
+* `testing` — the conformance suite for parts of your own.
+"""
+
+from lightning_mixcd.callback import RehearsalCallback
+from lightning_mixcd.capture import Readout
+from lightning_mixcd.data import Pool, RehearsalDataModule
+from lightning_mixcd.errors import CaptureError, JoinError, LedgerError
+from lightning_mixcd.estimators import DecayedBeta
+from lightning_mixcd.ledger import Ledger
+from lightning_mixcd.record import record_ledger
+from lightning_mixcd.schedules import EveryNSteps
+from lightning_mixcd.strategies import ClassBalanced, MixCD, NoRehearsal, Oracle, Uniform, UniformCorrect
+
+__all__ = [
+    "CaptureError",
+    "ClassBalanced",
+    "DecayedBeta",
+    "EveryNSteps",
+    "JoinError",
+    "Ledger",
+    "LedgerError",
+    "MixCD",
+    "NoRehearsal",
+    "Oracle",
+    "Pool",
+    "Readout",
+    "RehearsalCallback",
+    "RehearsalDataModule",
+    "Uniform",
+    "UniformCorrect",
+    "record_ledger",
+]

@@ -1,0 +1,1 @@
+"""The Hydra app: `mixcd-record`, `mixcd-train` and `mixcd-report`."""

@@ -1,0 +1,39 @@
+"""Where the configurations are, and how objects are made of them."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+__all__ = ["conf_dir", "hush", "make"]
+
+
+def conf_dir() -> str:
+    """Return the folder of the configurations: inside an installed package, else of the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return str(inside if inside.is_dir() else package.parent / "conf")
+
+
+def hush() -> None:
+    """Keep Lightning's advertisements, once per run of a sweep, from burying the progress bars."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning 2.6 with torch 2.13; nothing a user could do about it.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+
+
+def make(config: DictConfig, **given: Any) -> Any:
+    """Make the object that a configuration describes, of plain Python values only.
+
+    Args:
+        config: A node with a `_target_`.
+        **given: Arguments that no configuration can hold.
+
+    Returns:
+        The object.
+    """
+    return instantiate(config, _convert_="all", **given)

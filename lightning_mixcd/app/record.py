@@ -1,0 +1,25 @@
+"""`mixcd-record`: make the base model and its ledger, as configured."""
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+
+from lightning_mixcd.app.base import base_model
+from lightning_mixcd.app.conf import conf_dir, hush, make
+from lightning_mixcd.ledger import Ledger
+
+__all__ = ["main"]
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
+def main(config: DictConfig) -> None:
+    """Train the base model and record its ledger, or say where they are already.
+
+    Args:
+        config: The app's configuration; `data`, `model`, `base` and `seed` decide what is made.
+    """
+    hush()
+    _, path = base_model(config, make(config.data))
+    ledger = Ledger.open(path)
+    share = float(ledger.correct.mean())
+    Console(soft_wrap=True).print(f"{path}: {ledger.size} samples, {share:.1%} correct, columns {ledger.columns}")

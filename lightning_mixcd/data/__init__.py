@@ -1,0 +1,6 @@
+"""From pool to batch: what may be rehearsed, the stream of rows, and the datamodule for both tasks."""
+
+from lightning_mixcd.data.datamodule import RehearsalDataModule
+from lightning_mixcd.data.pool import Pool
+
+__all__ = ["Pool", "RehearsalDataModule"]

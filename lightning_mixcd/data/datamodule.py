@@ -1,0 +1,126 @@
+"""A datamodule for both tasks."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
+
+from lightning_mixcd.data.order import resumable
+from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.ledger import Ledger
+
+__all__ = ["RehearsalDataModule"]
+
+TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+class RehearsalDataModule(LightningDataModule):
+    """Wraps the datamodule of the new task and adds what belongs to the earlier one.
+
+    The mixing itself stays in `RehearsalCallback`, which takes pool, ledger and mix ratio from here; a run is
+    the same, bit for bit, as with these given to the callback. What this adds: validation on the prior task
+    beside the new one, and, on request, a finetune order that resumes exactly in mid-epoch.
+
+    Args:
+        finetune: The new task's datamodule; its loaders, batches and transfer hooks are used as they are.
+        pool: The samples that may be rehearsed.
+        mix_ratio: Rehearsed samples per finetune sample.
+        ledger: The base model's record of the pool, or its folder; recorded at the start of `fit` if there is
+            none in the folder yet.
+        prior_val: Validation loader of the prior task. It comes after the new task's loaders, so that
+            `validation_step` gets it with the highest `dataloader_idx`.
+        order_seed: If given, order and random augmentation of the finetune samples depend on this seed and on
+            the number of batches before alone, not on workers or the global random state, and a run that is
+            resumed in mid-epoch goes on with the very next sample. Otherwise the loader stays as it is.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> import torch
+        >>> class NewTask(LightningDataModule):
+        ...     def train_dataloader(self):
+        ...         return DataLoader(TensorDataset(torch.zeros(8, 2)), batch_size=4)
+        >>> data = RehearsalDataModule(NewTask(), pool=TensorDataset(torch.ones(20, 2)), mix_ratio=0.5)
+        >>> len(data.pool)
+        20
+    """
+
+    def __init__(
+        self,
+        finetune: LightningDataModule,
+        pool: Pool | Dataset[Any],
+        *,
+        mix_ratio: float = 0.25,
+        ledger: Ledger | str | Path | None = None,
+        prior_val: DataLoader[Any] | None = None,
+        order_seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.finetune = finetune
+        self.pool = pool if isinstance(pool, Pool) else Pool(pool)
+        self.mix_ratio, self.ledger = mix_ratio, ledger
+        self.prior_val, self.order_seed = prior_val, order_seed
+        self.prepare_data_per_node = finetune.prepare_data_per_node
+        self.allow_zero_length_dataloader_with_multiple_devices = (
+            finetune.allow_zero_length_dataloader_with_multiple_devices
+        )
+        for hook in TRANSFER_HOOKS:
+            # Lightning asks the datamodule only where it overrides a hook, else the module.
+            if is_overridden(hook, finetune):
+                setattr(self, hook, getattr(finetune, hook))
+
+    @override
+    def prepare_data(self) -> None:
+        self.finetune.trainer = self.trainer
+        self.finetune.prepare_data()
+
+    @override
+    def setup(self, stage: str) -> None:
+        # Not every process prepares data.
+        self.finetune.trainer = self.trainer
+        self.finetune.setup(stage)
+
+    @override
+    def teardown(self, stage: str) -> None:
+        self.finetune.teardown(stage)
+
+    @override
+    def on_exception(self, exception: BaseException) -> None:
+        self.finetune.on_exception(exception)
+
+    @override
+    def train_dataloader(self) -> Any:
+        loader = self.finetune.train_dataloader()
+        if self.order_seed is None:
+            return loader
+        assert self.trainer is not None  # noqa: S101 -- Lightning sets it before it asks for loaders
+        return resumable(loader, self.trainer, seed=self.order_seed)
+
+    @override
+    def val_dataloader(self) -> Any:
+        if not is_overridden("val_dataloader", self.finetune):
+            return self.prior_val or []
+        loaders = self.finetune.val_dataloader()
+        if self.prior_val is None:
+            return loaders
+        return [*(loaders if isinstance(loaders, list | tuple) else [loaders]), self.prior_val]
+
+    @override
+    def test_dataloader(self) -> Any:
+        return self.finetune.test_dataloader()
+
+    @override
+    def predict_dataloader(self) -> Any:
+        return self.finetune.predict_dataloader()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        # Lightning neither saves nor loads an empty state.
+        state = self.finetune.state_dict()
+        return {"finetune": state} if state else {}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.finetune.load_state_dict(state_dict["finetune"])

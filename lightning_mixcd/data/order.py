@@ -1,0 +1,152 @@
+"""A finetune order that resumes exactly."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler, SequentialSampler
+from typing_extensions import override
+
+from lightning_mixcd.data.seeded import SeededFetch
+from lightning_mixcd.functional.sampling import stream_key
+
+__all__ = ["OrderedFetch", "ResumableOrder", "resumable"]
+
+
+class ResumableOrder(DistributedSampler[Any]):
+    """The order of an epoch as a function of the seed and of when the epoch began, continued where it stands.
+
+    A resumed Lightning run restarts a plain loader at its beginning, so that part of the epoch is seen twice
+    and part never. This sampler reads from the trainer's own count of finished batches when the epoch began
+    and how far it got. It is a `DistributedSampler`, which Lightning leaves alone, and divides the samples
+    over ranks as such.
+
+    A position is given as `began * N + index`, with `began` the batches finished before the epoch and N the
+    size of the dataset; `OrderedFetch` takes it apart.
+
+    Args:
+        dataset: The finetune samples.
+        trainer: The trainer that counts.
+        batch_size: Samples per batch on one rank.
+        seed: Seed of all orders.
+        shuffle: Whether to shuffle.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], trainer: Trainer, *, batch_size: int, seed: int = 0, shuffle: bool = True
+    ) -> None:
+        super().__init__(dataset, trainer.world_size, trainer.global_rank, shuffle=shuffle)
+        self._trainer, self._batch_size, self._run_seed = trainer, batch_size, seed
+
+    @override
+    def __iter__(self) -> Iterator[Any]:
+        progress: Any = self._trainer.fit_loop.epoch_loop.batch_progress
+        # After the last batch of an epoch, Lightning sets the count back only when the next one begins.
+        ended = progress.is_last_batch and progress.current.processed == progress.current.ready
+        done = 0 if ended else progress.current.processed
+        began = progress.total.processed - done
+        self.set_epoch(stream_key(self._run_seed, began) >> 1)
+        size = len(self.dataset)  # type: ignore[arg-type]
+        for index in islice(super().__iter__(), done * self._batch_size, None):
+            yield began * size + index
+
+
+class OrderedFetch(Dataset[Any]):
+    """Fetches and collates the samples of a batch under a seed that follows from their place in the order.
+
+    Random augmentation is then neither taken from the global random state nor dependent on what a worker
+    fetched before, and a resumed run repeats it.
+
+    Args:
+        dataset: The finetune samples, N of them.
+        collate_fn: Makes a batch of samples.
+        seed: Seed of the run.
+
+    Example:
+        >>> OrderedFetch(["a", "b", "c"], seed=0).__getitems__([5, 3])
+        ['c', 'a']
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], collate_fn: Callable[[list[Any]], Any] | None = None, *, seed: int
+    ) -> None:
+        self.dataset = dataset
+        self._fetch = SeededFetch(dataset, collate_fn, seed=seed)
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitems__(self, places: list[int]) -> object:
+        """Return a batch.
+
+        Args:
+            places: Positions of `ResumableOrder`; plain indices count as the first epoch's.
+
+        Returns:
+            The samples, in order and collated.
+        """
+        return self._fetch.__getitems__((places[0], [place % len(self) for place in places]))
+
+
+def resumable(loader: DataLoader[Any], trainer: Trainer, *, seed: int = 0) -> DataLoader[Any]:
+    """Make the same loader with a `ResumableOrder`.
+
+    Args:
+        loader: A loader over a map-style dataset, shuffled or in sequence, with a batch size.
+        trainer: The trainer that will use it.
+        seed: Seed of the order and of random augmentation.
+
+    Returns:
+        The new loader.
+
+    Raises:
+        TypeError: If the loader is of another kind.
+    """
+    if not _is_plain(loader):
+        sampler = getattr(loader, "sampler", None)
+        raise TypeError(
+            "`order_seed` needs one `DataLoader` with `batch_size` that gives every sample once, shuffled or "
+            f"in sequence, got {type(loader).__name__} with sampler {type(sampler).__name__}. Leave "
+            "`order_seed` out and use a loader that keeps its own state, such as torchdata's "
+            "`StatefulDataLoader`."
+        )
+    assert loader.batch_size is not None  # noqa: S101 -- a plain loader has one
+    order = ResumableOrder(
+        loader.dataset,
+        trainer,
+        batch_size=loader.batch_size,
+        seed=seed,
+        shuffle=isinstance(loader.sampler, RandomSampler),
+    )
+    return DataLoader(
+        OrderedFetch(loader.dataset, loader.collate_fn, seed=seed),
+        batch_size=loader.batch_size,
+        sampler=order,
+        num_workers=loader.num_workers,
+        collate_fn=_as_it_is,
+        pin_memory=loader.pin_memory,
+        drop_last=loader.drop_last,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        # Without its own generator the loader would take a seed from the global one.
+        generator=torch.Generator().manual_seed(seed),
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+    )
+
+
+def _is_plain(loader: object) -> bool:
+    if not isinstance(loader, DataLoader) or loader.batch_size is None:
+        return False
+    sampler = loader.sampler
+    if type(sampler) is RandomSampler:
+        return not sampler.replacement and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
+    return type(sampler) is SequentialSampler
+
+
+def _as_it_is(batch: object) -> object:
+    """Return what `OrderedFetch` has collated already."""
+    return batch

@@ -1,0 +1,63 @@
+"""What may be rehearsed, and how its rows are fetched."""
+
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import Dataset, IterableDataset
+
+__all__ = ["Pool"]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The pretrain samples that may be rehearsed, with the settings of their loader.
+
+    A sample's position in `dataset` is its identity: the order must not change between recording the ledger
+    and finetuning.
+
+    Args:
+        dataset: Map-style dataset of N samples whose batches have the structure of the finetune batches.
+        collate_fn: Makes a batch of samples, as in `torch.utils.data.DataLoader`.
+        num_workers: Loader workers that fetch rows while the model trains; 0 fetches in the training process.
+        lag: Draws between learning something and drawing by it. It covers the loader's queue and makes a run
+            independent of the number of workers; at least `num_workers`.
+        pad_values: Fill values by batch key, where sequences of the two sides differ in length; the usual
+            keys of Hugging Face batches are known, except `input_ids`, whose value is the tokenizer's.
+
+    Raises:
+        TypeError: If the dataset has no length or is an `IterableDataset`.
+        ValueError: If the dataset is empty, or a number is out of range.
+
+    Example:
+        >>> Pool(range(100), num_workers=2).prefetch_factor
+        4
+    """
+
+    dataset: Dataset[Any]
+    collate_fn: Callable[[list[Any]], Any] | None = None
+    num_workers: int = 0
+    lag: int = 8
+    pad_values: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.dataset, IterableDataset) or not isinstance(self.dataset, Sized):
+            raise TypeError(
+                f"`pool` must be a map-style dataset with a length, got {type(self.dataset).__name__}. "
+                "Rehearsal picks samples by index; write the stream to disk and index it."
+            )
+        if len(self.dataset) == 0:
+            raise ValueError("`pool` must hold at least one sample, got none.")
+        if self.num_workers < 0 or self.lag < self.num_workers:
+            raise ValueError(
+                f"`num_workers` must be between 0 and `lag` ({self.lag}), got {self.num_workers}. "
+                "Raise `lag`, so that it covers every draw waiting in a worker's queue, or use fewer workers."
+            )
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    @property
+    def prefetch_factor(self) -> int | None:
+        """Batches that each worker holds ready: as many as the lag covers."""
+        return self.lag // self.num_workers if self.num_workers else None

@@ -1,0 +1,79 @@
+"""Fetching that neither uses nor disturbs the training run's randomness."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from lightning_mixcd.functional.sampling import stream_key
+
+__all__ = ["SeededFetch", "seeded"]
+
+
+@contextmanager
+def seeded(key: int) -> Iterator[None]:
+    """Seed Python, NumPy and torch (CPU) for a while, and put their states back afterwards.
+
+    Args:
+        key: The seed, in `[0, 2**64)`.
+
+    Example:
+        >>> with seeded(1):
+        ...     a = torch.rand(1)
+        >>> with seeded(1):
+        ...     b = torch.rand(1)
+        >>> bool(a == b)
+        True
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(key)
+    np.random.seed(key % 2**32)  # noqa: NPY002
+    torch.default_generator.manual_seed(key)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
+
+
+class SeededFetch(Dataset[Any]):
+    """Fetches and collates the samples of one draw under a seed of their own.
+
+    Random augmentation in the pool and random masking in its collate function then depend on the draw alone:
+    not on the number of workers, not on whether the run was resumed; and the finetune order and dropout are
+    those of a run without rehearsal.
+
+    Args:
+        dataset: The pool.
+        collate_fn: Makes a batch of samples; torch's default if None.
+        seed: Seed of the run on this rank.
+
+    Example:
+        >>> SeededFetch(["a", "b", "c"], seed=0).__getitems__((5, [2, 0]))
+        ['c', 'a']
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], collate_fn: Callable[[list[Any]], Any] | None = None, *, seed: int
+    ) -> None:
+        self.dataset, self.collate_fn, self.seed = dataset, collate_fn or default_collate, seed
+
+    def __getitems__(self, request: tuple[int, list[int]]) -> object:
+        """Return the batch of a draw.
+
+        Args:
+            request: Number of the draw, and the pool indices to fetch.
+
+        Returns:
+            The samples, in order and collated.
+        """
+        draw, index = request
+        with seeded(stream_key(self.seed, draw)):
+            fetch = getattr(self.dataset, "__getitems__", None)
+            samples = list(fetch(index)) if fetch else [self.dataset[i] for i in index]
+            return self.collate_fn(samples)

@@ -1,0 +1,253 @@
+"""Join a finetune batch and a pool batch into one batch of the same structure.
+
+A batch is a tensor, a mapping, a list, a tuple, a named tuple or a dataclass instance, nested at
+will. Its leaves are
+
+* tensors: rows along dim 0;
+* lists and tuples without a tensor or structure in them, such as a list of strings: one row per item;
+* constants: 0-dim tensors, and every other single value.
+
+A list of tensors or structures is read as `default_collate` writes it: one entry per field, not one
+entry per row.
+"""
+
+import reprlib
+from collections.abc import Hashable, Iterator, Mapping
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from lightning_mixcd.errors import JoinError
+from lightning_mixcd.functional._padding import pad_alike
+from lightning_mixcd.functional._structure import Place, children, is_sequence, rebuild
+
+__all__ = ["join", "n_rows", "take_rows"]
+
+Batch = TypeVar("Batch")
+_Rows = Tensor | list[object] | tuple[object, ...]
+
+_MATCH = "Make the pool's dataset or `collate_fn` give what the finetune batch has."
+
+
+def n_rows(batch: object) -> int:
+    """Count the rows of a batch.
+
+    Args:
+        batch: Any structure described in this module.
+
+    Returns:
+        Size of dim 0 of the first tensor, or the length of the first list of plain rows where no
+        tensor has rows. Other leaves are not compared with it; `join` and `take_rows` do that.
+
+    Raises:
+        JoinError: If nothing in the batch has rows.
+
+    Example:
+        >>> n_rows({"texts": ["a", "b", "c"], "task": "nli"})
+        3
+    """
+    plain: int | None = None
+    for leaf in _leaves(batch):
+        if isinstance(leaf, Tensor):
+            return len(leaf)
+        plain = len(leaf) if plain is None else plain
+    return len(_row_leaves(batch, "batch")[0][1]) if plain is None else plain
+
+
+def join(finetune: Batch, pool: object, *, pad_values: Mapping[str, float] | None = None) -> Batch:
+    """Append the rows of a pool batch to those of a finetune batch.
+
+    Tensors whose dim 1 differs are taken for sequences: the shorter one is padded on the right, the
+    longer one is never cut. The value comes from `pad_values`; without one, integer and bool tensors
+    get what Hugging Face collators use (-100 for `labels`, 1 for `special_tokens_mask`, 0 for
+    `attention_mask`, `decoder_attention_mask`, `position_ids` and `token_type_ids`).
+
+    Constants must be equal on both sides; of 0-dim tensors the finetune one is kept unread, because
+    comparing would wait for the device. Whatever a mapping holds beside its items, such as the
+    `encodings` of a `BatchEncoding`, stays that of `finetune`.
+
+    Args:
+        finetune: Finetune batch with B rows; not changed.
+        pool: Pool batch with R rows and the same structure; not changed.
+        pad_values: Fill values by mapping key or field name (the innermost one), or by path, such as
+            `'batch[0]'`, where tuples give no name.
+
+    Returns:
+        A batch of the structure of `finetune` with B + R rows, finetune rows first.
+
+    Raises:
+        JoinError: If structures, dtypes, devices, trailing shapes or constants differ, if rows
+            disagree within a batch, or if sequences differ in length and no fill value is known.
+
+    Example:
+        >>> import torch
+        >>> finetune = {"input_ids": torch.tensor([[5, 6, 7]]), "labels": torch.tensor([1])}
+        >>> pool = {"input_ids": torch.tensor([[8, 9]]), "labels": torch.tensor([0])}
+        >>> join(finetune, pool, pad_values={"input_ids": 0})["input_ids"]
+        tensor([[5, 6, 7],
+                [8, 9, 0]])
+    """
+    _agreed_rows(finetune, "finetune batch")
+    _agreed_rows(pool, "pool batch")
+    joined = _join(finetune, pool, Place(), pad_values or {})
+    # An empty list has no rows to disagree with, until the other side appends some.
+    _agreed_rows(joined, "joined batch")
+    return cast("Batch", joined)
+
+
+def take_rows(batch: Batch, start: int, stop: int) -> Batch:
+    """Take rows `start` to `stop` (exclusive) of every leaf.
+
+    Args:
+        batch: Any structure described in this module; not changed.
+        start: First row, 0 or more.
+        stop: End of the rows, at most the number of rows.
+
+    Returns:
+        A batch of the same structure with `stop - start` rows. Tensors are views, constants are kept.
+
+    Raises:
+        ValueError: If `start` and `stop` are not a range within the rows.
+        JoinError: If nothing has rows or the leaves disagree about their number.
+
+    Example:
+        >>> import torch
+        >>> take_rows((torch.arange(4), ["a", "b", "c", "d"]), 2, 4)
+        (tensor([2, 3]), ['c', 'd'])
+    """
+    rows = _agreed_rows(batch, "batch")
+    if not 0 <= start <= stop <= rows:
+        msg = (
+            f"`start` and `stop` must satisfy 0 <= start <= stop <= {rows} (the rows of the batch), "
+            f"got {start} and {stop}. Count the rows with `n_rows`."
+        )
+        raise ValueError(msg)
+    return cast("Batch", _take(batch, slice(start, stop)))
+
+
+def _row_leaves(batch: object, side: str) -> list[tuple[Place, _Rows]]:
+    leaves = list(_walk(batch, Place()))
+    if not leaves:
+        msg = (
+            f"The {side} must hold a tensor with rows or a list of rows, got {reprlib.repr(batch)}. "
+            f"Let `collate_fn` return tensors, or mappings, tuples or dataclasses of them."
+        )
+        raise JoinError(msg)
+    return leaves
+
+
+def _leaves(node: object) -> Iterator[_Rows]:
+    """Walk as `_walk` does, without noting the places, which only error messages need."""
+    parts = children(node)
+    if parts is not None:
+        for part in parts.values():
+            yield from _leaves(part)
+    elif (isinstance(node, Tensor) and node.ndim) or (is_sequence(node) and node):
+        yield node
+
+
+def _walk(node: object, place: Place) -> Iterator[tuple[Place, _Rows]]:
+    parts = children(node)
+    if parts is not None:
+        for key, part in parts.items():
+            yield from _walk(part, Place(place, node, key))
+    elif (isinstance(node, Tensor) and node.ndim) or (is_sequence(node) and node):
+        yield place, node
+
+
+def _agreed_rows(batch: object, side: str) -> int:
+    lengths = [len(leaf) for leaf in _leaves(batch)]
+    if lengths and lengths.count(lengths[0]) == len(lengths):
+        return lengths[0]
+    leaves = _row_leaves(batch, side)
+    first, rows = leaves[0][0], len(leaves[0][1])
+    for place, leaf in leaves:
+        if len(leaf) != rows:
+            msg = (
+                f"All leaves of the {side} must have the same number of rows, got {rows} in {first.path} and "
+                f"{len(leaf)} in {place.path}. Let `collate_fn` stack one entry per sample, and make what "
+                f"is not per sample a single number, string or 0-dim tensor."
+            )
+            raise JoinError(msg)
+    return rows
+
+
+def _take(node: object, rows: slice) -> object:
+    parts = children(node)
+    if parts is not None:
+        return rebuild(node, {key: _take(part, rows) for key, part in parts.items()})
+    if isinstance(node, Tensor):
+        return node[rows] if node.ndim else node
+    return type(node)(node[rows]) if is_sequence(node) else node
+
+
+def _join(finetune: object, pool: object, place: Place, pad_values: Mapping[str, float]) -> object:
+    parts, pool_parts = children(finetune), children(pool)
+    same_type = type(finetune) is type(pool) or (isinstance(finetune, Tensor) and isinstance(pool, Tensor))
+    if not same_type or (parts is None) != (pool_parts is None):
+        raise place.mismatch(_kind(finetune), _kind(pool), _MATCH)
+    if parts is None or pool_parts is None:
+        return _join_leaves(finetune, pool, place, pad_values)
+    _check_keys(parts, pool_parts, place)
+    joined = {
+        key: _join(part, pool_parts[key], Place(place, finetune, key), pad_values)
+        for key, part in parts.items()
+    }
+    return rebuild(finetune, joined)
+
+
+def _kind(value: object) -> str:
+    of = ""
+    if is_sequence(value):
+        of = f" of {len(value)} plain rows" if children(value) is None else f" of {len(value)} parts"
+    return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "") + of
+
+
+def _check_keys(finetune: Mapping[Hashable, object], pool: Mapping[Hashable, object], place: Place) -> None:
+    missing = [key for key in finetune if key not in pool]
+    surplus = [key for key in pool if key not in finetune]
+    if missing or surplus:
+        remedy = f"The pool batch lacks {missing} and has {surplus} too many. {_MATCH}"
+        raise place.mismatch(f"the parts {list(finetune)}", f"the parts {list(pool)}", remedy)
+
+
+def _join_leaves(finetune: object, pool: object, place: Place, pad_values: Mapping[str, float]) -> object:
+    if isinstance(finetune, Tensor) and isinstance(pool, Tensor):
+        return _join_tensors(finetune, pool, place, pad_values)
+    if is_sequence(finetune) and is_sequence(pool):
+        return type(finetune)([*finetune, *pool])
+    # What can be hashed compares without touching tensors.
+    if finetune is pool or (isinstance(finetune, Hashable) and finetune == pool):
+        return finetune
+    remedy = "Drop it in `collate_fn`, or make it a tensor or list with one entry per row."
+    raise place.mismatch(reprlib.repr(finetune), reprlib.repr(pool), remedy)
+
+
+def _join_tensors(finetune: Tensor, pool: Tensor, place: Place, pad_values: Mapping[str, float]) -> Tensor:
+    if finetune.ndim == 0 and pool.ndim == 0:
+        return finetune
+    _check_traits(finetune, pool, place)
+    if finetune.shape[1:] == pool.shape[1:]:
+        return torch.cat((finetune, pool))
+    if finetune.shape[2:] != pool.shape[2:]:
+        raise place.mismatch(_shape(finetune), _shape(pool), f"All dims but the first must agree. {_MATCH}")
+    return torch.cat(pad_alike(finetune, pool, place, pad_values))
+
+
+def _check_traits(finetune: Tensor, pool: Tensor, place: Place) -> None:
+    for trait in ("ndim", "dtype", "device", "layout", "is_nested"):
+        mine, other = getattr(finetune, trait), getattr(pool, trait)
+        if mine != other:
+            remedies = {
+                "dtype": f"Cast in the pool's dataset or `collate_fn`, for example with `.to({mine})`.",
+                "device": f"Move the pool batch to {mine} before it is joined.",
+            }
+            raise place.mismatch(f"{trait} {mine}", f"{trait} {other}", remedies.get(trait, _MATCH))
+    if finetune.is_nested:
+        msg = f"{place.path} must be a tensor of one shape, got nested tensors. Let `collate_fn` pad them."
+        raise JoinError(msg)
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"shape {tuple(tensor.shape)}"

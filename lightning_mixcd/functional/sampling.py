@@ -1,0 +1,120 @@
+"""Draws whose cost depends on what is drawn, never on the size of the pool."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ["bin_quotas", "permute", "stream_key"]
+
+UInt64Array = npt.NDArray[np.uint64]
+
+# Fewer than 12 leave tiny ranges visibly uneven: the halves are then one or two bits wide.
+N_ROUNDS = 12
+MASK = 2**64 - 1
+WEYL = 0x9E3779B97F4A7C15
+
+
+def bin_quotas(probabilities: Tensor, capacities: Tensor, n: int, *, generator: torch.Generator) -> Tensor:
+    """Decide how many of `n` samples come from each bin.
+
+    Samples fall into bins independently with the given probabilities; what a bin cannot hold falls into
+    the others again.
+
+    Args:
+        probabilities: Probability of each bin, not negative, `(K,)`.
+        capacities: Most samples that each bin can give, int64, `(K,)`; their sum is at least `n`.
+        n: Samples to place.
+        generator: Source of chance, on the CPU.
+
+    Returns:
+        int64, `(K,)`, with sum `n`.
+
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> bin_quotas(torch.tensor([1.0, 0.0]), torch.tensor([3, 9]), 5, generator=g)
+        tensor([3, 2])
+    """
+    quotas = torch.zeros_like(capacities)
+    while (missing := n - int(quotas.sum())) > 0:
+        room = capacities - quotas
+        weights = torch.where(room > 0, probabilities.double(), 0.0)
+        if not weights.any():
+            weights = room.double()
+        falls = torch.multinomial(weights, missing, replacement=True, generator=generator)
+        quotas = torch.minimum(quotas + torch.bincount(falls, minlength=len(quotas)), capacities)
+    return quotas
+
+
+def permute(positions: npt.ArrayLike, size: int, key: int) -> npt.NDArray[np.int64]:
+    """Look up places of a shuffled `range(size)` without making the whole of it.
+
+    A Feistel network over the next power of two, walked until it lands inside (Black and Rogaway 2002,
+    "Ciphers with arbitrary finite domains"): a bijection for every key, expected O(1) time and no memory
+    per sample. The shuffling is good enough for sampling and not meant for cryptography.
+
+    Args:
+        positions: Places asked for, each in `[0, size)`, `(n,)`.
+        size: Length of the shuffled range, at least 1.
+        key: Which shuffle, in `[0, 2**64)`.
+
+    Returns:
+        The values at these places, int64, `(n,)`; distinct for distinct positions.
+
+    Example:
+        >>> sorted(permute(range(5), 5, key=7).tolist())
+        [0, 1, 2, 3, 4]
+    """
+    values = np.array(positions, dtype=np.uint64)
+    bits = max(2, (size - 1).bit_length())
+    outside = np.ones(values.shape, dtype=bool)
+    while outside.any():
+        values[outside] = _feistel(values[outside], bits, key)
+        outside = values >= size
+    return values.astype(np.int64)
+
+
+def stream_key(*parts: int) -> int:
+    """Hash whole numbers, such as a seed, a bin and a pass, into one 64-bit key.
+
+    Args:
+        parts: The numbers, in order.
+
+    Returns:
+        The key, in `[0, 2**64)`.
+
+    Example:
+        >>> stream_key(1, 2) == stream_key(2, 1)
+        False
+    """
+    key = 0
+    for part in parts:
+        key = _scramble_int((key + part * WEYL + WEYL) & MASK)
+    return key
+
+
+def _feistel(values: UInt64Array, bits: int, key: int) -> UInt64Array:
+    """Return the images under a keyed bijection of `range(2**bits)`; the halves may differ by one bit."""
+    low_bits, high_bits = bits // 2, bits - bits // 2
+    for number in range(N_ROUNDS):
+        # The halves swap places each round; for odd `bits` their widths swap with them.
+        low, high = values & np.uint64(2**low_bits - 1), values >> np.uint64(low_bits)
+        noise = _scramble(low ^ np.uint64((key + (number + 1) * WEYL) & MASK))
+        high ^= noise & np.uint64(2**high_bits - 1)
+        values = (low << np.uint64(high_bits)) | high
+        low_bits, high_bits = high_bits, low_bits
+    return values
+
+
+def _scramble(x: UInt64Array) -> UInt64Array:
+    """Return each word with its bits mixed (the finaliser of splitmix64, Steele et al. 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _scramble_int(x: int) -> int:
+    """Return what `_scramble` makes of one word, without making an array of it."""
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)

@@ -1,0 +1,195 @@
+"""A ledger at no extra pass: recorded while the base model is trained."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
+
+from lightning_mixcd.capture import Readout
+from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model, fingerprint_pool
+from lightning_mixcd.wiring import BatchHook
+
+__all__ = ["IndexedDataset", "LedgerCallback"]
+
+
+class IndexedDataset(Dataset[Any]):
+    """A dataset whose batches tell which samples they hold.
+
+    Train on `IndexedDataset(pool).loader(...)` with a `LedgerCallback`, which takes the indices out again:
+    `training_step` sees the batches of `pool`.
+
+    Args:
+        dataset: Map-style dataset of N samples.
+        collate_fn: Makes a batch of its samples.
+
+    Example:
+        >>> batch, index = next(iter(IndexedDataset(["a", "b", "c"]).loader(batch_size=2)))
+        >>> batch, index.tolist()
+        (['a', 'b'], [0, 1])
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], *, collate_fn: Callable[[list[Any]], Any] = default_collate
+    ) -> None:
+        self.dataset, self.collate_fn = dataset, collate_fn
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.dataset[index], index
+
+    def collate(self, samples: list[tuple[Any, int]]) -> tuple[Any, Tensor]:
+        """Make a batch.
+
+        Args:
+            samples: Samples with their indices.
+
+        Returns:
+            The batch of the samples, and the indices, int64, `(B,)`.
+        """
+        plain, index = zip(*samples, strict=True)
+        return self.collate_fn(list(plain)), torch.tensor(index)
+
+    def loader(self, **settings: Any) -> DataLoader[Any]:  # noqa: ANN401 -- typed by DataLoader
+        """Make a loader.
+
+        Args:
+            **settings: Of `torch.utils.data.DataLoader`, apart from dataset and collate function.
+
+        Returns:
+            The loader; it must give every sample once per epoch: `drop_last` would leave some unrecorded.
+        """
+        return DataLoader(self, collate_fn=self.collate, **settings)
+
+
+class LedgerCallback(Callback):
+    """Records the ledger during the last epoch of pretraining, from the forwards that are made anyway.
+
+    What is recorded is each sample's correctness and loss when it was trained on last: in train mode, and by
+    a model that still changed a little afterwards. `record_ledger` is exact and costs a pass. Training that
+    ends before its last epoch, for example by early stopping, leaves no ledger, and a warning says so.
+
+    Args:
+        path: Folder of the ledger.
+        dataset: What the training loader was made of.
+        readout: Where correctness is to be found in what `training_step` returns.
+
+    Raises:
+        LedgerError: At the start of training, if an epoch would leave samples out; at its end, if one did.
+
+    Example:
+        >>> data = IndexedDataset(range(10))
+        >>> callback = LedgerCallback("base.ledger", data)
+        >>> loader = data.loader(batch_size=5, shuffle=True)
+    """
+
+    def __init__(self, path: str | Path, dataset: IndexedDataset, *, readout: Readout | None = None) -> None:
+        self.path, self.dataset = Path(path), dataset
+        self.readout = readout or Readout()
+        self.ledger: Ledger | None = None
+        self._writer: LedgerWriter | None = None
+        self._hook: BatchHook | None = None
+        self._listener: RemovableHandle | None = None
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        if not trainer.max_epochs or trainer.max_epochs < 1:
+            raise ValueError(
+                f"`max_epochs` must be set, so that `LedgerCallback` knows which epoch is the last, got "
+                f"{trainer.max_epochs}. Pass Trainer(max_epochs=...), or use `record_ledger` afterwards."
+            )
+        if trainer.world_size > 1:
+            raise ValueError(
+                f"`LedgerCallback` records on one process, got {trainer.world_size}. Use `record_ledger` "
+                "afterwards."
+            )
+        self._end()
+        self._hook = BatchHook(trainer, pl_module, self._take_index, name="on_before_batch_transfer")
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listener = self.readout.attach(pl_module)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loader: Any = trainer.train_dataloader
+        if getattr(loader, "dataset", None) is not self.dataset:
+            raise LedgerError(
+                "`dataset` must be the `IndexedDataset` that the training loader was made of, got another. "
+                "Train on `dataset.loader(...)` of the same object."
+            )
+        seen, size = trainer.num_training_batches * (loader.batch_size or 1), len(self.dataset)
+        if seen < size:
+            raise LedgerError(
+                f"Every epoch must hold all {size} samples of the pool, got {seen:.0f}. Leave out "
+                "`drop_last` and `limit_train_batches`, or use `record_ledger` afterwards."
+            )
+
+    def _take_index(self, batch: object) -> object:
+        batch, self._index = cast("tuple[object, Tensor]", batch)
+        return batch
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.max_epochs is None or trainer.current_epoch < trainer.max_epochs - 1:
+            self.readout.forget()
+            return
+        reading = self.readout.read(outputs, batch, with_loss=True)
+        values = {"correct": reading.correct, "loss": reading.loss, "label": reading.label}
+        # A `RehearsalCallback` may have appended rows of another pool.
+        known = {k: v[: len(self._index)].cpu() for k, v in values.items() if v is not None}
+        if self._writer is None:
+            pool = fingerprint_pool(self.dataset.dataset)
+            label = {} if reading.label is None else {"label": "int64"}
+            self._writer = LedgerWriter(self.path, len(self.dataset), columns=label, pool=pool, model=None)
+        self._writer.write(self._index, **known)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._writer is None:
+            warnings.warn(
+                "No ledger was recorded, because training ended before its last epoch "
+                f"({trainer.max_epochs}). Use `record_ledger` with the trained module.",
+                stacklevel=2,
+            )
+            return
+        self.ledger = self._writer.finish(model=fingerprint_model(pl_module), forwards=0)
+        self._writer = None
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # A run resumed from here does not see these samples again.
+        if self._writer is not None:
+            self._writer.flush()
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._end()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._hook is not None:
+            self._hook.undo()
+        if self._listener is not None:
+            self._listener.remove()
+        if self._writer is not None:
+            self._writer.flush()
+        self._hook = self._listener = self._writer = None

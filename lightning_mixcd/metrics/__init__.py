@@ -1,0 +1,43 @@
+"""Metrics of what finetuning did to the base model, and of what it cost.
+
+Each compares, sample by sample, whether the base model was right (as the ledger tells) with whether the
+model is right now. All are `torchmetrics` metrics: they sum over batches and processes, and can be
+handed to `self.log` or put in a `MetricCollection`. Each rate has a twin in
+`lightning_mixcd.functional.flips`.
+
+| metric | is | better |
+|---|---|---|
+| `CollateralDamageRate` | base right and now wrong, of base right | low |
+| `Retention` | base right and now right, of base right | high |
+| `NegativeFlipRate` | base right and now wrong, of all | low |
+| `PositiveFlipRate` | base wrong and now right, of all | high |
+| `Forgetting` | base accuracy minus accuracy now | low |
+| `ComputeUnits` | sample-forwards + 2 x sample-backwards | low |
+
+To write your own rate, subclass `FlipMetric`.
+
+Example:
+    >>> import torch
+    >>> from torchmetrics import MetricCollection
+    >>> metrics = MetricCollection([CollateralDamageRate(), Forgetting()], prefix="pool/")
+    >>> metrics.update(torch.tensor([True, True, False, False]), torch.tensor([True, False, True, True]))
+    >>> {name: value.item() for name, value in metrics.compute().items()}
+    {'pool/CollateralDamageRate': 0.5, 'pool/Forgetting': -0.25}
+"""
+
+from lightning_mixcd.metrics.base import FlipMetric
+from lightning_mixcd.metrics.collateral_damage import CollateralDamageRate
+from lightning_mixcd.metrics.compute_units import ComputeUnits
+from lightning_mixcd.metrics.flip_rates import NegativeFlipRate, PositiveFlipRate
+from lightning_mixcd.metrics.forgetting import Forgetting
+from lightning_mixcd.metrics.retention import Retention
+
+__all__ = [
+    "CollateralDamageRate",
+    "ComputeUnits",
+    "FlipMetric",
+    "Forgetting",
+    "NegativeFlipRate",
+    "PositiveFlipRate",
+    "Retention",
+]

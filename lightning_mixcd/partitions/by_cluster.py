@@ -1,0 +1,60 @@
+"""Bins by what a sample looks like to the base model."""
+
+import numpy as np
+from typing_extensions import override
+
+from lightning_mixcd.ledger.ledger import Ledger
+from lightning_mixcd.partitions.base import Bins, Partition
+
+__all__ = ["ByCluster"]
+
+
+class ByCluster(Partition):
+    """Bins are k-means clusters of a feature column of the ledger.
+
+    Uses scikit-learn's `MiniBatchKMeans` (extra `demo`).
+
+    Args:
+        n_bins: Number of clusters, at least 1; clusters that come out empty are left out.
+        column: Name of the feature column, float, `(N, d)`.
+        seed: Seed of the clustering.
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+        ValueError: If `n_bins` is out of range, or the column is not `(N, d)` numbers.
+
+    Example:
+        >>> features = [[0.0, 0.1], [5.0, 5.0], [0.1, 0.0]]
+        >>> ledger = Ledger.from_arrays(correct=[True] * 3, loss=[0.1] * 3, features=features)
+        >>> a, b, c = ByCluster(2).bins(ledger)
+        >>> bool(a == c != b)
+        True
+    """
+
+    def __init__(self, n_bins: int = 10, *, column: str = "features", seed: int = 0) -> None:
+        if n_bins < 1:
+            raise ValueError(f"`n_bins` must be at least 1, got {n_bins}. The default is 10.")
+        self.n_bins, self.column, self.seed = n_bins, column, seed
+
+    @override
+    def assign(self, ledger: Ledger) -> Bins:
+        try:
+            from sklearn.cluster import MiniBatchKMeans
+        except ImportError as error:
+            raise ImportError(
+                "`ByCluster` needs scikit-learn. Install it with `pip install 'lightning-mixcd[demo]'`."
+            ) from error
+
+        features = ledger.column(self.column)
+        if features.ndim != 2 or features.dtype.kind != "f":
+            raise ValueError(
+                f"`column` must name features of shape (N, d), but {self.column!r} has dtype "
+                f"{features.dtype} and shape {features.shape}. Use `ByColumn` for one value per sample."
+            )
+        if self.n_bins > ledger.size:
+            raise ValueError(
+                f"`n_bins` ({self.n_bins}) must be at most the pool's size ({ledger.size}). Lower it."
+            )
+        kmeans = MiniBatchKMeans(self.n_bins, n_init=3, random_state=self.seed)
+        clusters = kmeans.fit_predict(features.astype(np.float32))
+        return np.unique(clusters, return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,45 @@
+"""Bins where several partitions cross."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from typing_extensions import override
+
+from lightning_mixcd.ledger.ledger import Ledger
+from lightning_mixcd.partitions.base import Bins, Partition
+
+__all__ = ["Product"]
+
+
+class Product(Partition):
+    """One bin per combination of bins that some sample is in.
+
+    Args:
+        parts: The partitions to cross, at least one.
+        min_bin_size: Combinations with fewer members are put together into one bin, because a rate cannot be
+            learnt from a handful of samples; 0 keeps them all.
+
+    Raises:
+        ValueError: If `parts` is empty.
+
+    Example:
+        >>> from lightning_mixcd.partitions import ByLabel, ByLossQuantile
+        >>> ledger = Ledger.from_arrays(correct=[True] * 4, loss=[0.1, 0.2, 0.3, 0.4], label=[0, 1, 0, 1])
+        >>> Product([ByLabel(), ByLossQuantile(2)]).bins(ledger).tolist()
+        [0, 2, 1, 3]
+    """
+
+    def __init__(self, parts: Sequence[Partition], *, min_bin_size: int = 0) -> None:
+        if not parts:
+            raise ValueError("`parts` must hold a partition or more, got none. Use `Single()` for one bin.")
+        self.parts, self.min_bin_size = tuple(parts), min_bin_size
+
+    @override
+    def assign(self, ledger: Ledger) -> Bins:
+        bins = np.zeros(ledger.size, dtype=np.int64)
+        for part in self.parts:
+            crossed = part.bins(ledger)
+            bins = np.unique(bins * (crossed.max() + 1) + crossed, return_inverse=True)[1]
+        small = np.bincount(bins) < self.min_bin_size
+        merged = np.where(small[bins], len(small), bins)
+        return np.unique(merged, return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,205 @@
+"""Looking at a model without leaving a trace."""
+
+import copy
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchmetrics import Metric, MetricCollection
+
+from lightning_mixcd.capture import Reading, Readout
+from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.seeded import seeded
+from lightning_mixcd.errors import CaptureError
+
+__all__ = ["Probe"]
+
+Indices = Sequence[int] | npt.NDArray[np.int64]
+
+
+class Probe:
+    """Forwards pool samples through the current model in eval mode, and counts them.
+
+    Module modes, metrics inside the module, gradients, random states and the module's log are as before when
+    it is done. Random transforms of the pool give the same samples every time.
+
+    Args:
+        module: The model.
+        pool: Where samples come from.
+        readout: How correctness is read of the outputs.
+        batch_size: Samples per forward.
+        transfer: Brings a collated batch to the device, as training does; by default the module's own hooks.
+        context: Context of each forward, such as the trainer's precision; none by default.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        pool: Pool,
+        readout: Readout,
+        *,
+        batch_size: int = 256,
+        transfer: Callable[[object], object] | None = None,
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        inner = getattr(module, "_orig_mod", module)
+        # A compiled LightningModule hides its `training_step`.
+        self.module = inner if isinstance(inner, LightningModule) else module
+        self.pool, self.readout, self.batch_size = pool, readout, batch_size
+        self.transfer, self.context = transfer or self._default_transfer, context
+        self.forwards = 0
+
+    def check(self) -> None:
+        """Refuse a model that cannot be run outside of training.
+
+        Raises:
+            CaptureError: If it optimizes in its `training_step` and nothing else is named to be run.
+        """
+        manual = isinstance(self.module, LightningModule) and not self.module.automatic_optimization
+        if manual and self.readout.step is None:
+            raise CaptureError(
+                "A `training_step` with manual optimization cannot be run without training. Say how to get "
+                "its outputs: Readout(step=lambda module, batch: {'logits': module(batch['x'])})."
+            )
+
+    def readings(self, index: Indices) -> Generator[tuple[Tensor, Reading], None, None]:
+        """Forward pool samples, batch by batch.
+
+        The model is out of training until the iterator is used up or closed; see `contextlib.closing`.
+
+        Args:
+            index: Pool indices.
+
+        Yields:
+            The indices of a batch, int64, and what was read of it, with losses.
+        """
+        self.check()
+        loader = DataLoader(
+            self.pool.dataset,
+            batch_sampler=self._chunks(index),
+            collate_fn=self.pool.collate_fn,
+            num_workers=self.pool.num_workers,
+            generator=torch.Generator().manual_seed(0),
+        )
+        with seeded(0), cuda_states_kept(), quiet(self.module), attached(self.readout, self.module):
+            for chunk, batch in zip(self._chunks(index), loader, strict=True):
+                moved = self.transfer(batch)
+                with self.context():
+                    outputs = self._step(moved)
+                self.forwards += len(chunk)
+                yield torch.tensor(chunk), self.readout.read(outputs, moved, with_loss=True)
+
+    # One chunk at a time: the list of all of them would outweigh the ledger.
+    def _chunks(self, index: Indices) -> Iterator[list[int]]:
+        for start in range(0, len(index), self.batch_size):
+            yield [int(i) for i in index[start : start + self.batch_size]]
+
+    def correct(self, index: Tensor) -> Tensor:
+        """Return which samples the model gets right.
+
+        Args:
+            index: Pool indices, int64, `(n,)`.
+
+        Returns:
+            bool on the CPU, `(n,)`.
+        """
+        with closing(self.readings(index.numpy())) as readings:
+            return torch.cat([reading.correct.cpu() for _, reading in readings])
+
+    def _step(self, batch: Any) -> object:  # noqa: ANN401 -- whatever the pool's `collate_fn` makes
+        if self.readout.step is not None:
+            return self.readout.step(self.module, batch)
+        if isinstance(self.module, LightningModule):
+            # As Lightning calls it: the number of the batch is optional.
+            numbered = is_param_in_hook_signature(self.module.training_step, "batch_idx", min_args=2)
+            return self.module.training_step(batch, 0) if numbered else self.module.training_step(batch)
+        if hasattr(batch, "keys"):
+            return self.module(**batch)
+        return self.module(batch[0])
+
+    def _default_transfer(self, batch: object) -> object:
+        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        if not isinstance(self.module, LightningModule):
+            return move_data_to_device(batch, device)
+        batch = self.module.on_before_batch_transfer(batch, 0)
+        batch = self.module.transfer_batch_to_device(batch, device, 0)
+        return self.module.on_after_batch_transfer(batch, 0)
+
+
+@contextmanager
+def quiet(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode without gradients, mute its log and spare its metrics, for a while.
+
+    Args:
+        module: The module.
+
+    Yields:
+        Nothing.
+    """
+    modes = [(m, m.training) for m in module.modules()]
+    muted = [m for m in module.modules() if isinstance(m, LightningModule)]
+    own_logs = [m.__dict__.get("log") for m in muted]
+    # What a training step counts must not count here; copies take the updates.
+    metrics = [
+        (parent, name, child)
+        for parent in list(module.modules())
+        for name, child in parent.named_children()
+        if isinstance(child, Metric | MetricCollection)
+    ]
+    for parent, name, metric in metrics:
+        setattr(parent, name, copy.deepcopy(metric))
+    for loud in muted:
+        loud.__dict__["log"] = _mute
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for loud, own in zip(muted, own_logs, strict=True):
+            del loud.__dict__["log"]
+            if own is not None:
+                loud.__dict__["log"] = own
+        for parent, name, metric in metrics:
+            setattr(parent, name, metric)
+        for m, mode in modes:
+            m.training = mode
+
+
+def _mute(*args: object, **settings: object) -> None:
+    """Stand for `LightningModule.log`."""
+
+
+@contextmanager
+def attached(readout: Readout, module: nn.Module) -> Iterator[None]:
+    """Let a readout listen to its submodule for a while.
+
+    Args:
+        readout: The readout.
+        module: The model.
+
+    Yields:
+        Nothing.
+    """
+    handle = readout.attach(module)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+def cuda_states_kept() -> AbstractContextManager[None]:
+    """Put the random states of all CUDA devices back afterwards.
+
+    Returns:
+        The context.
+    """
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))

@@ -1,0 +1,153 @@
+"""Making a ledger: one pass of the base model over the pool."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from lightning_mixcd.capture import Reading, Readout
+from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model, fingerprint_pool
+from lightning_mixcd.ledger.header import HEADER
+from lightning_mixcd.probe import Probe
+
+__all__ = ["open_if_recorded", "record_ledger", "record_with"]
+
+FLUSH_EVERY_N_BATCHES = 50
+Array = npt.NDArray[Any]
+
+
+def record_ledger(
+    model: nn.Module,
+    pool: Pool | Dataset[Any],
+    path: str | Path,
+    *,
+    readout: Readout | None = None,
+    columns: Mapping[str, Any] | None = None,
+    batch_size: int = 256,
+) -> Ledger:
+    """Record what the base model gets right on the pool, in eval mode, one forward per sample.
+
+    An interrupted recording goes on where it stopped. The pass is counted as compute units of every run that
+    uses the ledger.
+
+    Args:
+        model: The base model, on the device it should run on: a LightningModule, whose `training_step` is
+            called without gradients, or a plain module whose forward returns logits.
+        pool: The pretrain samples, N of them, in an order that stays.
+        path: Folder of the ledger.
+        readout: Where correctness is to be found; see `Readout`.
+        columns: Further columns to keep for partitions, such as a genre, each of length N.
+        batch_size: Samples per forward.
+
+    Returns:
+        The finished ledger. Besides `columns` it holds `correct`, `loss` and, for classification, `label`.
+
+    Raises:
+        LedgerError: If there is another recording at `path`, or outputs have no loss of each sample.
+        CaptureError: If correctness cannot be read of the outputs.
+        ValueError: If a loss is not finite, or a column does not have one value per sample.
+
+    Example:
+        >>> import torch, tempfile
+        >>> data = torch.utils.data.TensorDataset(torch.eye(3), torch.tensor([0, 1, 0]))
+        >>> record_ledger(torch.nn.Identity(), data, tempfile.mkdtemp() + "/base.ledger").correct.tolist()
+        [True, True, False]
+    """
+    pool = pool if isinstance(pool, Pool) else Pool(pool)
+    probe = Probe(model, pool, readout or Readout(), batch_size=batch_size)
+    return record_with(probe, path, columns=columns)
+
+
+def record_with(
+    probe: Probe,
+    path: str | Path,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | None = None,
+) -> Ledger:
+    """Record a ledger with a probe that is already set up; see `record_ledger`.
+
+    Args:
+        probe: The probe.
+        path: Folder of the ledger.
+        columns: Further columns to keep, each of length N.
+        model: Fingerprint of the base model, if it was taken before; by default that of the probe's module.
+
+    Returns:
+        The finished ledger.
+    """
+    size = len(probe.pool)
+    extra = {name: _column(name, values, size) for name, values in (columns or {}).items()}
+    # Only a reading tells whether there are labels to keep.
+    [(index, reading)] = probe.readings(range(min(size, probe.batch_size)))
+    label = {} if reading.label is None else {"label": np.dtype(np.int64)}
+    writer = LedgerWriter(
+        path,
+        size,
+        columns=label | {name: (values.dtype, values.shape[1:]) for name, values in extra.items()},
+        pool=fingerprint_pool(probe.pool.dataset),
+        model=model or fingerprint_model(probe.module),
+    )
+    _write(writer, index.numpy(), reading, extra)
+    missing = np.flatnonzero(~writer.recorded)
+    with (
+        closing(probe.readings(missing)) as readings,
+        tqdm(total=size, initial=size - len(missing), desc="Recording ledger", unit="sample") as bar,
+    ):
+        for n_batches, (index, reading) in enumerate(readings, start=1):
+            _write(writer, index.numpy(), reading, extra)
+            bar.update(len(index))
+            if n_batches % FLUSH_EVERY_N_BATCHES == 0:
+                writer.flush()
+    return writer.finish(forwards=size)
+
+
+def open_if_recorded(ledger: Ledger | str | Path, pool: Pool) -> Ledger | None:
+    """Open a ledger and check that it belongs to a pool.
+
+    Args:
+        ledger: The ledger, or its folder.
+        pool: The pool.
+
+    Returns:
+        The ledger; None if the folder holds none, or an unfinished one.
+
+    Raises:
+        LedgerError: If it is damaged, or of another pool.
+    """
+    if not isinstance(ledger, Ledger):
+        if not (Path(ledger) / HEADER).exists():
+            return None
+        ledger = Ledger.open(ledger)
+    ledger.verify_pool(pool.dataset)
+    return ledger
+
+
+def _write(writer: LedgerWriter, rows: Array, reading: Reading, extra: Mapping[str, Array]) -> None:
+    if reading.loss is None:
+        raise LedgerError(
+            "A ledger needs the loss of each sample, and the outputs have none. Return logits, or "
+            '{"correct": ..., "losses": ...}, or let the `correctness` rule return (correct, losses).'
+        )
+    values = {"correct": reading.correct.cpu().numpy(), "loss": reading.loss.float().cpu().numpy()}
+    if reading.label is not None:
+        values["label"] = reading.label.cpu().numpy()
+    writer.write(rows, **values, **{name: column[rows] for name, column in extra.items()})
+
+
+def _column(name: str, values: object, size: int) -> Array:
+    column = np.asarray(values)
+    if column.ndim == 0 or len(column) != size:
+        raise ValueError(
+            f"`columns` must have one value per pool sample ({size}), {name!r} has shape {column.shape}. "
+            "Give one in the order of the pool."
+        )
+    return column

@@ -1,0 +1,122 @@
+"""What Lightning leaves out of a checkpoint."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, distributed
+from typing_extensions import override
+
+from lightning_mixcd.wiring import BatchHook
+
+__all__ = ["ExactResume"]
+
+
+class ExactResume(Callback):
+    """Saves and restores the global random states, so that a resumed run repeats the uninterrupted one.
+
+    Lightning saves none: after a resume, dropout and augmentation take other values. Validation is also kept
+    from advancing them, because the validation that follows a checkpoint is skipped on resume. With this
+    callback, a finetune loader that resumes (`RehearsalDataModule(order_seed=...)`) and checkpoints at
+    optimizer steps, a run that was killed continues bit for bit. `RehearsalCallback` resumes its own draws
+    without it.
+
+    Each process has its own states; they are restored where the resumed run has as many processes.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[ExactResume()], logger=False, enable_checkpointing=False)
+    """
+
+    def __init__(self) -> None:
+        self._torch: Tensor | None = None  # as of the end of the last training batch
+        self._others: dict[str, Any] | None = None  # as of the start of validation
+        self._restore: dict[str, Any] | None = None
+        self._hook: BatchHook | None = None
+        self._rank, self._failed = 0, False
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._end()
+        self._torch = self._others = self._restore = None
+        self._rank, self._failed = trainer.global_rank, False
+        # Not in `on_train_start`: when the checkpoint fell on a validation step, Lightning makes the iterator
+        # of the validation loader afterwards, which draws from the global generator. Not in
+        # `on_train_batch_start`: the user's transforms of the first batch come before.
+        self._hook = BatchHook(trainer, pl_module, self._restored, name="on_before_batch_transfer")
+
+    def _restored(self, batch: object) -> object:
+        if self._restore is not None:
+            _set_all(self._restore)
+            self._restore = None
+        return batch
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._torch = torch.get_rng_state()
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and self._torch is not None:
+            self._others = _get_others()
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._torch is not None and self._others is not None:
+            _set_all({"torch": self._torch, **self._others})
+            self._others = None
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._end()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._failed = True
+        self._end()
+
+    def _end(self) -> None:
+        if self._hook is not None:
+            self._hook.undo()
+            self._hook = None
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        torch_state = torch.get_rng_state() if self._torch is None else self._torch
+        own = {"torch": torch_state, **(self._others or _get_others())}
+        # After an exception the other processes may never get here.
+        if self._failed or not distributed.is_available() or not distributed.is_initialized():
+            return {"ranks": [own]}
+        ranks: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(ranks, own)
+        return {"ranks": ranks}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        ranks = state_dict["ranks"]
+        self._restore = dict(ranks[self._rank if self._rank < len(ranks) else 0])
+
+
+def _get_others() -> dict[str, Any]:
+    """Return all global random states but torch's on the CPU; no NumPy types, which a safe load refuses."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": random.getstate(),
+        "numpy": (str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_all(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])

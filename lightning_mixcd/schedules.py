@@ -1,0 +1,44 @@
+"""At which steps rehearsal happens."""
+
+from dataclasses import dataclass
+
+__all__ = ["EveryNSteps"]
+
+
+@dataclass(frozen=True)
+class EveryNSteps:
+    """Rehearse at every n-th optimizer step from a first to a last one.
+
+    Any `Callable[[int], bool]` of the optimizer step will do as a schedule. Rows that fall due at other steps
+    are not saved up: a rehearsed step has `mix_ratio` rows per row of its own batch.
+
+    Args:
+        n: Distance of rehearsed steps, at least 1.
+        first: First rehearsed step, counted from 0.
+        last: Steps from this one on are not rehearsed; None for no end.
+
+    Raises:
+        ValueError: If `n` is below 1 or `last` is not above `first`.
+
+    Example:
+        >>> schedule = EveryNSteps(2, first=4)
+        >>> [step for step in range(9) if schedule(step)]
+        [4, 6, 8]
+    """
+
+    n: int = 1
+    first: int = 0
+    last: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"`n` must be at least 1, got {self.n}. 1 rehearses at every step.")
+        if self.last is not None and self.last <= self.first:
+            raise ValueError(
+                f"`last` must be above `first` ({self.first}), got {self.last}. None means no end."
+            )
+
+    def __call__(self, step: int) -> bool:
+        """Return whether an optimizer step, counted from 0, is rehearsed."""
+        within = self.first <= step and (self.last is None or step < self.last)
+        return within and (step - self.first) % self.n == 0

@@ -1,0 +1,326 @@
+"""Everything of a rehearsal that exists for the length of one `fit`."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from lightning_mixcd.capture import Readout
+from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.ration import Ration
+from lightning_mixcd.data.seeded import seeded
+from lightning_mixcd.data.stream import PoolStream
+from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.functional.joining import join, n_rows
+from lightning_mixcd.functional.sampling import stream_key
+from lightning_mixcd.ledger import Ledger, fingerprint_model
+from lightning_mixcd.probe import Probe
+from lightning_mixcd.record import open_if_recorded, record_with
+from lightning_mixcd.strategies import Strategy
+from lightning_mixcd.types import Outcome
+from lightning_mixcd.wiring import BatchHook, own_hook
+
+__all__ = ["Session", "Settings"]
+
+BEFORE = "on_before_batch_transfer"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a session is asked to do; see `RehearsalCallback` for each.
+
+    Args:
+        strategy: Which samples are rehearsed.
+        pool: The samples that may be.
+        ledger: The base model's record of them, or its folder.
+        mix_ratio: Rehearsed samples per finetune sample.
+        schedule: At which optimizer steps.
+        readout: Where correctness is found.
+        seed: Seed of all draws.
+    """
+
+    strategy: Strategy
+    pool: Pool
+    ledger: Ledger | str | Path | None
+    mix_ratio: float
+    schedule: Callable[[int], bool]
+    readout: Readout
+    seed: int
+
+
+class Session:
+    """Rehearses during one `fit`: made in `setup`, begun in `on_fit_start`, used at every batch, ended once.
+
+    Args:
+        settings: What to do.
+        trainer: The trainer.
+        pl_module: The module, which may not have built its layers yet.
+
+    Raises:
+        TypeError: If trainer or module cannot be worked with.
+        ValueError: If the mix ratio is out of range, or a ledger is needed and not given.
+        LedgerError: If the ledger is damaged or of another pool.
+    """
+
+    def __init__(self, settings: Settings, trainer: Trainer, pl_module: LightningModule) -> None:
+        _refuse_unusable(trainer, pl_module)
+        self.trainer, self.module, self.settings = trainer, pl_module, settings
+        self.strategy, self.pool, self.readout = settings.strategy, settings.pool, settings.readout
+        self.ration = Ration(settings.mix_ratio)
+        self.probe = Probe(
+            pl_module, self.pool, self.readout, transfer=self._transfer, context=self._precision
+        )
+        self.ledger = self._open_ledger()
+        # Of the weights as they come: later they may be converted, or restored from a checkpoint.
+        self._builds_later = any(is_overridden(name, pl_module) for name in ("setup", "configure_model"))
+        self._fingerprint = None if self._builds_later else fingerprint_model(pl_module)
+        self._doubt = self._doubts()
+        self.stream: PoolStream | None = None  # made by `begin`
+        self._listener: RemovableHandle | None = None
+        self._ticket: Mapping[str, Tensor] | None = None
+        self.stepped = False  # whether the batch just trained ended an optimizer step
+        self._step = 0  # optimizer steps before the batch at hand
+        self._steps = 0.0  # optimizer steps since the strategy last learnt
+        self._shares = 0.0  # of which begun, not ended, under gradient accumulation
+        self._rehearsed = 0  # rows since the last report
+        self._damaged = torch.zeros((), device=trainer.strategy.root_device)
+        self.hook = BatchHook(trainer, pl_module, self.mix)
+
+    def begin(self) -> None:
+        """Get ready for the first batch, now that the module is built, converted and on its device.
+
+        Raises:
+            LedgerError: If the ledger is of another base model.
+        """
+        resumed = self.trainer.ckpt_path is not None
+        if self.ledger is None and self.settings.ledger is not None:
+            self.ledger = self._record(self.settings.ledger, resumed=resumed)
+        elif self.ledger is not None and self._doubt is not None and not resumed:
+            if not self._builds_later:
+                raise self._doubt
+            self.ledger.verify_model(self.module)
+        if self.strategy.refresh_every_n_steps is not None:
+            self.probe.check()
+        self.strategy.setup(len(self.pool), self.ledger, seed=self.settings.seed)
+        self._listener = self.readout.attach(self.module)
+        self.stream = PoolStream(
+            self.pool,
+            self.strategy,
+            None if self.ledger is None else self.ledger.correct,
+            seed=self.settings.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
+        )
+
+    def mix(self, batch: object) -> object:
+        """Append the rows that are due to a finetune batch on the device.
+
+        Args:
+            batch: The finetune batch.
+
+        Returns:
+            The batch that the training step will see.
+        """
+        self._ticket, self._step = None, self.trainer.global_step
+        self.readout.forget()
+        # The learning rate finder trains before `on_fit_start`.
+        if self.stream is None or not self.strategy.rehearses or not self.settings.schedule(self._step):
+            return batch
+        n = self.ration.due(n_rows(batch))
+        if n == 0:
+            return batch
+        rows = self.stream.take(n)
+        self._ticket = move_data_to_device(rows["ticket"], self.trainer.strategy.root_device)
+        return join(batch, self._bring(rows["batch"]), pad_values=self.pool.pad_values)
+
+    def observe(self, outputs: object, batch: object) -> int:
+        """Learn from the step that was just made.
+
+        Args:
+            outputs: What `training_step` returned, as Lightning hands it on.
+            batch: What it was given.
+
+        Returns:
+            Sample-forwards spent on looking at the model.
+        """
+        self._count_steps()
+        # Without outputs, automatic optimization has skipped the batch, as the user's module asked.
+        skipped = not outputs and self.module.automatic_optimization
+        if self._ticket is not None and not skipped:
+            self._learn(outputs, batch, self._ticket)
+        every = self.strategy.refresh_every_n_steps
+        if every is None or self.trainer.global_step // every == self._step // every:
+            return 0
+        before = self.probe.forwards
+        self.strategy.refresh(self.probe)
+        return self.probe.forwards - before
+
+    def report(self) -> dict[str, Tensor]:
+        """Return what is logged, on the device, and start counting anew."""
+        found = dict(self.strategy.metrics())
+        if self.ledger is not None and self._rehearsed:
+            damaged = self.trainer.strategy.reduce(self._damaged, reduce_op="mean")
+            found["damaged_share"] = damaged / self._rehearsed
+        self._rehearsed, self._damaged = 0, torch.zeros_like(self._damaged)
+        return found
+
+    def end(self) -> None:
+        """Leave the module and its hooks as they were, and stop the workers; the state stays readable."""
+        self.hook.undo()
+        if self._listener is not None:
+            self._listener.remove()
+        if self.stream is not None:
+            self.stream.close()
+
+    def state_dict(self, *, together: bool) -> dict[str, Any]:
+        """Return what a resumed run needs: whole numbers, floats, strings and tensors only.
+
+        Args:
+            together: Whether all processes are here, so that counts can be summed.
+
+        Returns:
+            The state; empty if the session has not begun.
+        """
+        if self.stream is None:
+            return {}
+        damaged = self._damaged.clone()
+        if together:
+            damaged = self.trainer.strategy.reduce(damaged, reduce_op="sum")
+        return {
+            "run": {"strategy": type(self.strategy).__name__, "n_pool": len(self.pool)},
+            "ration": self.ration.state_dict(),
+            "stream": self.stream.state_dict(),
+            "strategy": self.strategy.state_dict(),
+            "since": {
+                "steps": self._steps,
+                "shares": self._shares,
+                "rehearsed": self._rehearsed,
+                "damaged": damaged,
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another session stopped; after `begin`.
+
+        Args:
+            state: The state.
+
+        Raises:
+            ValueError: If it is of another strategy or pool.
+        """
+        assert self.stream is not None  # noqa: S101 -- made by `begin`
+        run = {"strategy": type(self.strategy).__name__, "n_pool": len(self.pool)}
+        if run != state["run"]:
+            raise ValueError(
+                f"A run must be resumed with the strategy and pool it was begun with, {state['run']}, got "
+                f"{run}. To start another finetuning from these weights, load them into the module and leave "
+                "out `ckpt_path`."
+            )
+        self.ration.load_state_dict(state["ration"])
+        self.strategy.load_state_dict(state["strategy"])
+        self.stream.load_state_dict(state["stream"])
+        since = state["since"]
+        self._steps, self._shares, self._rehearsed = since["steps"], since["shares"], since["rehearsed"]
+        # The state holds the sum over all processes.
+        self._damaged = since["damaged"].to(self._damaged) * self.trainer.is_global_zero
+
+    def _learn(self, outputs: object, batch: object, ticket: Mapping[str, Tensor]) -> None:
+        index = ticket["index"]
+        reading = self.readout.read(outputs, batch, last=len(index), with_loss=self.strategy.needs_loss)
+        outcome = Outcome(index, reading.correct, reading.loss, ticket, self._steps)
+        tally = self.strategy.tally(outcome)
+        if tally is not None:
+            tally = self.trainer.strategy.reduce(tally, reduce_op="sum")
+            self.strategy.update(tally, steps=self._steps)
+            self._steps = 0.0
+        self._rehearsed += len(index)
+        if "base_correct" in ticket:
+            self._damaged = self._damaged + (ticket["base_correct"] & ~reading.correct).sum()
+
+    # Under gradient accumulation every batch counts as its share of a step, and the one that ends the step as
+    # what is missing to a whole: the last batches of an epoch may be fewer.
+    def _count_steps(self) -> None:
+        ended = self.trainer.global_step - self._step
+        self.stepped = ended > 0
+        if self.stepped:
+            self._steps += ended - self._shares
+            self._shares = 0.0
+        elif self.module.automatic_optimization:
+            share = 1 / self.trainer.accumulate_grad_batches
+            self._steps += share
+            self._shares += share
+
+    def _open_ledger(self) -> Ledger | None:
+        if self.settings.ledger is not None:
+            return open_if_recorded(self.settings.ledger, self.pool)
+        if self.strategy.needs_ledger:
+            raise ValueError(
+                f"`ledger` must be given, because {type(self.strategy).__name__} rehearses by what the base "
+                "model had right. Pass a folder, RehearsalCallback(ledger='base.ledger'): it is recorded "
+                "there if it is empty."
+            )
+        return None
+
+    def _doubts(self) -> LedgerError | None:
+        try:
+            if self.ledger is not None:
+                self.ledger.verify_model(self.module)
+        except LedgerError as error:
+            return error
+        return None
+
+    def _record(self, path: Ledger | str | Path, *, resumed: bool) -> Ledger:
+        if resumed or self.trainer.strategy.restore_checkpoint_after_setup:
+            reason = "a resumed run no longer has" if resumed else "a sharded module cannot be run to find"
+            raise LedgerError(
+                f"`ledger` must be recorded already, because {reason} what the base model had right, and "
+                f"there is none at `{path}`. Record it with `record_ledger` and the base model."
+            )
+        if self.trainer.is_global_zero:
+            record_with(self.probe, str(path), model=self._fingerprint)
+        self.trainer.strategy.barrier()
+        ledger = open_if_recorded(path, self.pool)
+        assert ledger is not None  # noqa: S101 -- just recorded
+        return ledger
+
+    def _transfer(self, batch: object) -> object:
+        after = own_hook(self.trainer, self.module, "on_after_batch_transfer")
+        moved: object = after(self._bring(batch), 0)
+        return moved
+
+    # Brings a pool batch to the device as Lightning brings a finetune batch.
+    def _bring(self, batch: object) -> object:
+        trainer, device = self.trainer, self.trainer.strategy.root_device
+        batch = trainer.precision_plugin.convert_input(batch)
+        if any(is_overridden(BEFORE, owner) for owner in (getattr(trainer, "datamodule", None), self.module)):
+            # What it draws for pool rows is not to shift what it draws for finetune rows.
+            with seeded(stream_key(self.settings.seed, self.ration.given_rows)):
+                batch = own_hook(trainer, self.module, BEFORE)(batch, 0)
+        moved: object = own_hook(trainer, self.module, "transfer_batch_to_device")(batch, device, 0)
+        return moved
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return self.trainer.precision_plugin.forward_context()
+
+
+def _refuse_unusable(trainer: Trainer, pl_module: LightningModule) -> None:
+    if not isinstance(trainer, Trainer):
+        raise TypeError(
+            f"`RehearsalCallback` needs a `lightning.pytorch.Trainer`, got {type(trainer).__module__}."
+            f"{type(trainer).__name__}. Import Trainer and LightningModule from `lightning.pytorch`."
+        )
+    if is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
+        raise TypeError(
+            "`training_step(self, dataloader_iter)` fetches its own batches, so none can be added to. "
+            "Use `training_step(self, batch, batch_idx)`."
+        )

@@ -1,0 +1,166 @@
+"""The contract of a strategy."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_mixcd.ledger.ledger import Ledger
+from lightning_mixcd.types import Outcome
+
+__all__ = ["PoolProbe", "Strategy"]
+
+
+class PoolProbe(Protocol):
+    """A read-only look at the current model, handed to strategies that ask for it and counted as cost."""
+
+    def correct(self, index: Tensor) -> Tensor:
+        """Return whether the model, in eval mode, gets the pool samples `index` right: bool, `(n,)`."""
+        ...
+
+
+class Strategy(ABC):
+    """Which pool samples are rehearsed next.
+
+    A subclass must say what it selects (`setup` and `select`). One that learns also says what it learns from
+    (`tally`, `update`) and what its draws read of that (`signal`).
+
+    Learning happens on the device, in the training step; drawing happens on the host, ahead of it. Between
+    the two lies `signal`: a tensor that is copied to the host while training goes on and that a draw gets a
+    fixed number of draws later. A draw is a function of its signal, its generator and `draw_state` alone, so
+    that a run does not depend on the timing or number of loader workers.
+
+    Attributes:
+        rehearses: False for the strategy that never draws.
+        needs_ledger: Whether `setup` must be given a ledger.
+        needs_loss: Whether outcomes must carry the loss of each sample.
+        refresh_every_n_steps: How often `refresh` is called with a probe of the model; None for never.
+        n_available: Samples that can be drawn, set by `setup`.
+    """
+
+    rehearses: ClassVar[bool] = True
+    needs_ledger: ClassVar[bool] = False
+    needs_loss: ClassVar[bool] = False
+    refresh_every_n_steps: int | None = None
+    n_available: int = 0
+
+    @abstractmethod
+    def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:
+        """Get ready to draw, from the very start.
+
+        Args:
+            n_pool: Size of the pool, N.
+            ledger: The base model's record of the pool, if there is one.
+            seed: Seed of whatever is shuffled once for the run.
+        """
+
+    @abstractmethod
+    def select(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Choose the samples to rehearse; called through `draw`, which checks both sides.
+
+        Args:
+            n: How many, at least 1 and at most `n_available`.
+            signal: What `signal` returned some draws ago, on the CPU.
+            generator: The only source of chance.
+
+        Returns:
+            Distinct pool indices, int64 on the CPU, `(n,)`.
+        """
+
+    def draw(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Choose `n` distinct samples to rehearse.
+
+        Args:
+            n: How many, at least 1 and at most `n_available`.
+            signal: What `signal` returned some draws ago, on the CPU.
+            generator: The only source of chance.
+
+        Returns:
+            Distinct pool indices, int64 on the CPU, `(n,)`.
+
+        Raises:
+            ValueError: If `n` is out of range, or `select` broke its contract.
+        """
+        name = type(self).__name__
+        if not 1 <= n <= self.n_available:
+            raise ValueError(
+                f"`n` must be between 1 and the number of samples that {name} may draw "
+                f"({self.n_available}), got {n}. Lower `mix_ratio` or give a larger pool."
+            )
+        index = self.select(n, signal=signal, generator=generator)
+        n_distinct = len(set(index.flatten().tolist()))
+        if index.dtype != torch.int64 or index.shape != (n,) or n_distinct != n:
+            raise ValueError(
+                f"`{name}.select` must return {n} distinct pool indices as int64 of shape ({n},), got "
+                f"{index.dtype} of shape {tuple(index.shape)} with {n_distinct} distinct values."
+            )
+        return index
+
+    def context(self, index: Tensor) -> Mapping[str, Tensor]:  # noqa: ARG002 -- there is nothing to know
+        """Look up, on the host, what `tally` will need to know about drawn samples on the device.
+
+        Args:
+            index: Pool indices, int64, `(R,)`.
+
+        Returns:
+            Tensors by name, each `(R, ...)`; they come back as `Outcome.context`.
+        """
+        return {}
+
+    def tally(self, outcome: Outcome) -> Tensor | None:  # noqa: ARG002 -- there is nothing to learn
+        """Boil an outcome down to numbers that may be summed over ranks.
+
+        Args:
+            outcome: What this rank's part of a training step revealed.
+
+        Returns:
+            Sums on the device of the outcome, of the same shape on every rank; None to learn nothing.
+        """
+        return None
+
+    def update(self, tally: Tensor, *, steps: float) -> None:  # noqa: B027 -- may be left as it is
+        """Learn from a tally, after it was summed over ranks.
+
+        Args:
+            tally: The sum of all ranks' tallies, on the device.
+            steps: Optimizer steps since the last update; a fraction under gradient accumulation.
+        """
+
+    def signal(self) -> Tensor | None:
+        """Return what the draws read of the learnt state; never changed in place afterwards."""
+        return None
+
+    def refresh(self, probe: PoolProbe) -> None:  # noqa: B027 -- may be left as it is
+        """Look at the model; called every `refresh_every_n_steps` optimizer steps.
+
+        Args:
+            probe: A read-only look at the current model. Each sample asked for costs a forward.
+        """
+
+    def metrics(self) -> Mapping[str, Tensor]:
+        """Return what is worth logging: 0-dim tensors on the device, by name."""
+        return {}
+
+    def draw_state(self) -> Tensor:
+        """Return what earlier draws left behind, int64; a copy."""
+        return torch.zeros(0, dtype=torch.int64)
+
+    def load_draw_state(self, state: Tensor) -> None:  # noqa: B027 -- may be left as it is
+        """Take over what `draw_state` returned.
+
+        Args:
+            state: The state, int64.
+        """
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what was learnt, for a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027 -- may be left as it is
+        """Take over what `state_dict` returned.
+
+        Args:
+            state: The state.
+        """

@@ -1,0 +1,45 @@
+"""Rehearse every class alike."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_mixcd.ledger.ledger import Ledger
+from lightning_mixcd.partitions import ByLabel, Partition
+from lightning_mixcd.strategies._binned import BinnedStrategy
+
+__all__ = ["ClassBalanced"]
+
+
+class ClassBalanced(BinnedStrategy):
+    """Every class alike, every sample of a class alike: P(i) is proportional to 1 / size of the class of i.
+
+    A class that is used up within one draw leaves its share to the others.
+
+    Args:
+        partition: What counts as a class; `ByColumn("source")` balances sources.
+
+    Example:
+        >>> ledger = Ledger.from_arrays(correct=[True] * 3, loss=[0.1] * 3, label=[0, 0, 1])
+        >>> strategy = ClassBalanced()
+        >>> strategy.setup(3, ledger, seed=0)
+        >>> strategy.probabilities(None)
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+
+    needs_ledger = True
+
+    def __init__(self, partition: Partition | None = None) -> None:
+        self.partition = partition or ByLabel()
+
+    @override
+    def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[npt.NDArray[np.int64], int]:
+        assert ledger is not None  # noqa: S101 -- promised by `needs_ledger`
+        bins = self.partition.bins(ledger)
+        return bins, int(bins.max()) + 1
+
+    @override
+    def probabilities(self, signal: Tensor | None) -> Tensor:
+        return torch.full((len(self.sizes),), 1 / len(self.sizes), dtype=torch.float64)

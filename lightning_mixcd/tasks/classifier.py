@@ -1,0 +1,101 @@
+"""An ordinary classifier, that knows nothing of rehearsal."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+from typing_extensions import override
+
+__all__ = ["Classifier", "cnn", "mlp"]
+
+
+class Classifier(LightningModule):
+    """Any network that maps inputs to logits, trained by cross-entropy with Adam.
+
+    Validation accuracy is logged per loader as `val/<name>/accuracy`.
+
+    Args:
+        network: From inputs `(B, ...)` to logits `(B, n_classes)`.
+        n_classes: Number of classes.
+        lr: Learning rate.
+        val_names: Names of the validation loaders, in order.
+
+    Example:
+        >>> module = Classifier(nn.Linear(4, 2), n_classes=2)
+        >>> sorted(module.training_step((torch.zeros(3, 4), torch.zeros(3, dtype=torch.long)), 0))
+        ['logits', 'loss']
+    """
+
+    def __init__(
+        self, network: nn.Module, *, n_classes: int, lr: float = 1e-3, val_names: tuple[str, ...] = ("new", "prior")
+    ) -> None:
+        super().__init__()
+        self.network, self.lr, self.val_names = network, lr, tuple(val_names)
+        self.accuracy = nn.ModuleDict(
+            {name: MulticlassAccuracy(n_classes, average="micro", validate_args=False) for name in val_names}
+        )
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        return logits
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        x, y = batch
+        logits = self(x)
+        return {"loss": nn.functional.cross_entropy(logits, y), "logits": logits}
+
+    @override
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        x, y = batch
+        name = self.val_names[dataloader_idx]
+        self.accuracy[name].update(self(x), y)
+        self.log(f"val/{name}/accuracy", self.accuracy[name], add_dataloader_idx=False, prog_bar=True)
+
+    @override
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+
+def mlp(*, n_inputs: int, n_classes: int, width: int = 64, lr: float = 3e-3) -> Classifier:
+    """Make a classifier with one hidden layer.
+
+    Args:
+        n_inputs: Inputs per sample, flattened.
+        n_classes: Number of classes.
+        width: Hidden units.
+        lr: Learning rate.
+
+    Returns:
+        The module, with weights from the global generator.
+    """
+    layers = [nn.Flatten(), nn.Linear(n_inputs, width), nn.ReLU(), nn.Linear(width, n_classes)]
+    return Classifier(nn.Sequential(*layers), n_classes=n_classes, lr=lr)
+
+
+def cnn(*, n_inputs: int, n_classes: int, width: int = 16, lr: float = 3e-3) -> Classifier:
+    """Make a classifier with two convolutions, for square images of one channel.
+
+    Args:
+        n_inputs: Pixels per image.
+        n_classes: Number of classes.
+        width: Channels of the first convolution.
+        lr: Learning rate.
+
+    Returns:
+        The module, with weights from the global generator.
+    """
+    features = 2 * width * (n_inputs // 4)
+    layers = [
+        nn.Conv2d(1, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(features, n_classes),
+    ]
+    return Classifier(nn.Sequential(*layers), n_classes=n_classes, lr=lr)

@@ -1,0 +1,139 @@
+"""Real handwritten digits, upright and turned: a prior and a new task without any download."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+from typing_extensions import override
+
+from lightning_mixcd.tasks.pairing import Pairing
+
+__all__ = ["Digits", "Shift", "TensorDataModule", "digits_pairing"]
+
+Shift = Literal["rot90", "rot180", "invert", "flip", "transpose"]
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The 1,797 digits of scikit-learn's `load_digits`, dealt out to four sets without overlap.
+
+    Images are `(1, 8, 8)` in [0, 1]; labels 0 to 9. The new task's images are shifted, its labels are not.
+
+    Args:
+        prior_train: Prior task, to pretrain on, and the pool to rehearse from.
+        prior_test: Prior task, to measure forgetting.
+        new_train: New task, to finetune on.
+        new_test: New task, to measure what was learnt.
+
+    Example:
+        >>> digits = Digits.load(shift="invert")
+        >>> [len(part) for part in (digits.prior_train, digits.prior_test, digits.new_train, digits.new_test)]
+        [600, 600, 350, 247]
+    """
+
+    prior_train: TensorDataset
+    prior_test: TensorDataset
+    new_train: TensorDataset
+    new_test: TensorDataset
+
+    SIZES = (600, 600, 350, 247)
+
+    @classmethod
+    def load(cls, *, shift: Shift = "rot90", seed: int = 0) -> "Digits":
+        """Load and deal out.
+
+        Args:
+            shift: What the new task does to its images.
+            seed: Seed of the deal.
+
+        Returns:
+            The four sets.
+        """
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        x = torch.from_numpy(images).float().div(16).view(-1, 1, 8, 8)
+        y = torch.from_numpy(labels).long()
+        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+        parts = order.split(cls.SIZES)
+        prior = [TensorDataset(x[part], y[part]) for part in parts[:2]]
+        new = [TensorDataset(shifted(x[part], shift), y[part]) for part in parts[2:]]
+        return cls(*prior, *new)
+
+
+def shifted(images: Tensor, shift: Shift) -> Tensor:
+    """Turn images into those of another task.
+
+    Args:
+        images: In [0, 1], `(N, 1, 8, 8)`.
+        shift: What to do.
+
+    Returns:
+        Images of the same shape.
+
+    Raises:
+        ValueError: If there is no such shift.
+    """
+    if shift == "rot90":
+        return images.rot90(1, (2, 3))
+    if shift == "rot180":
+        return images.rot90(2, (2, 3))
+    if shift == "invert":
+        return 1 - images
+    if shift == "flip":
+        return images.flip(3)
+    if shift == "transpose":
+        return images.transpose(2, 3)
+    raise ValueError(f'`shift` must be "rot90", "rot180", "invert", "flip" or "transpose", got {shift!r}.')
+
+
+class TensorDataModule(LightningDataModule):
+    """Loaders of one task whose samples are in memory.
+
+    Args:
+        train: Set to train on, in another order each epoch.
+        val: Set to validate on.
+        batch_size: Samples per training batch.
+
+    Example:
+        >>> digits = Digits.load()
+        >>> data = TensorDataModule(digits.new_train, digits.new_test)
+        >>> len(data.train_dataloader()), len(data.val_dataloader())
+        (11, 1)
+    """
+
+    def __init__(self, train: TensorDataset, val: TensorDataset, *, batch_size: int = 32) -> None:
+        super().__init__()
+        self.train, self.val, self.batch_size = train, val, batch_size
+
+    @override
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
+
+    @override
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return DataLoader(self.val, batch_size=1024)
+
+
+def digits_pairing(*, shift: Shift = "rot90", batch_size: int = 32, seed: int = 0) -> Pairing:
+    """Upright digits, then shifted ones.
+
+    Args:
+        shift: What the new task does to its images.
+        batch_size: Samples per batch, in both tasks.
+        seed: Seed of the deal into sets.
+
+    Returns:
+        The pairing.
+
+    Example:
+        >>> len(digits_pairing(seed=1).pool)
+        600
+    """
+    digits = Digits.load(shift=shift, seed=seed)
+    prior = TensorDataModule(digits.prior_train, digits.prior_test, batch_size=batch_size)
+    new = TensorDataModule(digits.new_train, digits.new_test, batch_size=batch_size)
+    return Pairing(prior, new, digits.prior_train, prior.val_dataloader())

@@ -1,0 +1,36 @@
+"""Records that pass between layers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+__all__ = ["Outcome"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training step revealed about the rehearsed samples.
+
+    Read from the forward pass that trained them, before the update of that step.
+
+    Args:
+        index: Pool indices, int64, `(R,)`.
+        correct: Whether the model got each sample right, bool, `(R,)`.
+        loss: Loss of each sample in nats, float, `(R,)`; None where only correctness is known.
+        context: What the strategy looked up for these rows when it drew them, each `(R, ...)`;
+            see `Strategy.context`.
+        steps: Optimizer steps since the last outcome; a fraction under gradient accumulation.
+
+    Example:
+        >>> import torch
+        >>> outcome = Outcome(torch.tensor([3, 8]), torch.tensor([True, False]))
+        >>> int((~outcome.correct).sum())
+        1
+    """
+
+    index: Tensor
+    correct: Tensor
+    loss: Tensor | None = None
+    context: Mapping[str, Tensor] = field(default_factory=dict)
+    steps: float = 1.0

@@ -1,0 +1,86 @@
+"""The one place where we step into somebody else's object."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.core.hooks import DataHooks
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+__all__ = ["BatchHook", "own_hook"]
+
+
+class BatchHook:
+    """Stands before a batch hook, on the object that Lightning will ask for it.
+
+    A callback cannot replace a batch, and a batch changed in place stays unchanged where it is a tuple. These
+    public hooks can, for every kind of batch and of loader. Only training batches pass through `transform`,
+    before the hook's own work; so the user's transforms on the device see what is added here.
+
+    Args:
+        trainer: The trainer.
+        pl_module: The module.
+        transform: From the batch that the hook is given to the one that it is to work on.
+        name: Name of the hook.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        transform: Callable[[object], object],
+        *,
+        name: str = "on_after_batch_transfer",
+    ) -> None:
+        self.trainer, self.transform, self.name = trainer, transform, name
+        self.owner = _owner(trainer, pl_module, name)
+        self.inner: Callable[[object, int], object] = getattr(self.owner, name)
+        self.__wrapped__ = own_hook(trainer, pl_module, name)  # what Lightning takes for the hook's code
+        self.was_own = self.owner.__dict__.get(name)
+        self.active = True
+        self.owner.__dict__[name] = self
+
+    def __call__(self, batch: object, dataloader_idx: int) -> object:
+        """Transform a training batch, then let the hook do its work.
+
+        Args:
+            batch: The batch.
+            dataloader_idx: Number of its loader.
+
+        Returns:
+            The batch that Lightning goes on with.
+        """
+        if self.active and self.trainer.training:
+            batch = self.transform(batch)
+        return self.inner(batch, dataloader_idx)
+
+    def undo(self) -> None:
+        """Put the hook back as it was; several on one hook may be undone in any order."""
+        self.active = False
+        # One below another stays, inactive, until the other goes.
+        while isinstance(top := self.owner.__dict__.get(self.name), BatchHook) and not top.active:
+            del self.owner.__dict__[self.name]
+            if top.was_own is not None:
+                self.owner.__dict__[self.name] = top.was_own
+
+
+def own_hook(trainer: Trainer, pl_module: LightningModule, name: str) -> Callable[..., Any]:
+    """Return a batch hook as its owner has it, without any `BatchHook` before it.
+
+    Args:
+        trainer: The trainer.
+        pl_module: The module.
+        name: Name of the hook.
+
+    Returns:
+        The bound method of the datamodule, if that overrides the hook, else of the module.
+    """
+    hook: Callable[..., Any] = getattr(_owner(trainer, pl_module, name), name)
+    while isinstance(hook, BatchHook):
+        hook = hook.inner
+    return hook
+
+
+def _owner(trainer: Trainer, pl_module: LightningModule, name: str) -> DataHooks:
+    datamodule = getattr(trainer, "datamodule", None)
+    return datamodule if datamodule is not None and is_overridden(name, datamodule) else pl_module

@@ -1,0 +1,62 @@
+"""The console scripts, as a user runs them: in a folder of their own, as processes of their own."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SHORT = ["trainer=cpu", "trainer.max_epochs=2", "base.max_epochs=2", "trainer.enable_progress_bar=false"]
+
+
+def run(folder, script, *arguments):
+    command = [str(Path(sys.executable).with_name(script)), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    chosen = ["strategy=uniform,mixcd", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=runs"]
+    done = run(folder, "mixcd-train", "-m", *chosen, *SHORT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_sweep_leaves_a_record_per_run(sweep):
+    records = [json.loads(path.read_text()) for path in sorted(sweep.rglob("result.json"))]
+    assert [record["strategy"] for record in records] == ["mixcd", "uniform"]
+    assert all(0 <= record["prior_accuracy"] <= 1 for record in records)
+    # 350 finetune samples twice, a quarter of them rehearsed beside, 3 units each; mix-cd pays for its ledger.
+    assert records[0]["compute_units"] == 3 * (700 + 175) + 600
+
+
+def test_runs_of_one_seed_share_one_base_model(sweep):
+    (base,) = (sweep / "base").iterdir()
+    assert {path.name for path in base.iterdir()} == {"base.ledger", "config.yaml", "weights.pt"}
+
+
+def test_report_writes_table_and_pictures(sweep):
+    done = run(sweep, "mixcd-report", "runs")
+    assert done.returncode == 0, done.stderr
+    assert "mixcd" in done.stdout
+    with (sweep / "runs" / "table.csv").open(newline="") as file:
+        assert {row["strategy"] for row in csv.DictReader(file)} == {"uniform", "mixcd"}
+    for picture in ("pareto.png", "rates.png"):
+        assert (sweep / "runs" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_record_tells_of_the_ledger_made_already(sweep):
+    before = {path: path.stat().st_mtime_ns for path in (sweep / "base").rglob("*") if path.is_file()}
+    done = run(sweep, "mixcd-record", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert "600 samples" in done.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in (sweep / "base").rglob("*") if path.is_file()}
+
+
+def test_report_on_nothing_says_what_to_give(tmp_path):
+    done = run(tmp_path, "mixcd-report", ".")
+    assert done.returncode == 2
+    assert "Give the folder of a `mixcd-train` run or sweep" in done.stderr

@@ -1,0 +1,105 @@
+"""Every exported part goes through the suite that users have; a part without a row here fails."""
+
+import importlib
+import inspect
+from functools import partial
+
+import pytest
+
+from lightning_mixcd import estimators, partitions, strategies
+from lightning_mixcd.estimators import DecayedBeta, Estimator, LastBatch, RunningMean, Static
+from lightning_mixcd.partitions import (
+    ByCluster,
+    ByColumn,
+    ByLabel,
+    ByLossQuantile,
+    Partition,
+    Product,
+    Shuffled,
+    Single,
+)
+from lightning_mixcd.strategies import (
+    ClassBalanced,
+    MixCD,
+    NoRehearsal,
+    Oracle,
+    Strategy,
+    Uniform,
+    UniformCorrect,
+)
+from lightning_mixcd.testing import check_estimator, check_partition, check_strategy
+
+STRATEGIES = {
+    NoRehearsal: [NoRehearsal],
+    Uniform: [Uniform],
+    UniformCorrect: [UniformCorrect],
+    ClassBalanced: [ClassBalanced, lambda: ClassBalanced(ByColumn("source"))],
+    MixCD: [
+        MixCD,
+        lambda: MixCD(partition=Single()),
+        lambda: MixCD(partition=ByLabel(), estimator=RunningMean(), rule="rate", floor=0.0),
+        lambda: MixCD(partition=ByLabel(), estimator=LastBatch(), wrong_share=0.3),
+        lambda: MixCD(partition=Shuffled(ByLabel()), floor=1.0),
+        lambda: MixCD(partition=ByLossQuantile(3), estimator=Static([0.1, 0.0, 0.9])),
+    ],
+    Oracle: [Oracle, lambda: Oracle(uniform_share=0.0), lambda: Oracle(every_n_steps=1, uniform_share=1.0)],
+}
+PARTITIONS = {
+    Single: [Single],
+    ByLabel: [ByLabel],
+    ByColumn: [lambda: ByColumn("source"), lambda: ByColumn("correct")],
+    ByLossQuantile: [ByLossQuantile, lambda: ByLossQuantile(2)],
+    ByCluster: [lambda: ByCluster(3)],
+    Product: [
+        lambda: Product([ByLabel()]),
+        lambda: Product([ByLabel(), ByColumn("source"), ByLossQuantile(2)], min_bin_size=5),
+    ],
+    Shuffled: [lambda: Shuffled(ByLabel()), lambda: Shuffled(ByLossQuantile(2), seed=3)],
+}
+ESTIMATORS = {
+    DecayedBeta: [DecayedBeta, lambda: DecayedBeta(float("inf"), a=0.5, b=3.0), lambda: DecayedBeta(0.5)],
+    RunningMean: [RunningMean],
+    LastBatch: [LastBatch],
+    Static: [(lambda: Static([0.0, 0.2, 1.0]), {"n_bins": [3], "learns": False})],
+}
+AXES = [
+    (strategies, Strategy, STRATEGIES, check_strategy),
+    (partitions, Partition, PARTITIONS, check_partition),
+    (estimators, Estimator, ESTIMATORS, check_estimator),
+]
+
+
+def concrete(kind):
+    """All subclasses that can be constructed and are of the package."""
+    found = {sub for child in kind.__subclasses__() for sub in (child, *concrete(child))}
+    return {sub for sub in found if not inspect.isabstract(sub) and sub.__module__.startswith("lightning_mixcd.")}
+
+
+def cases():
+    for _, _, table, check in AXES:
+        for kind, rows in table.items():
+            for number, row in enumerate(rows):
+                make, options = row if isinstance(row, tuple) else (row, {})
+                yield pytest.param(partial(check, make, **options), id=f"{kind.__name__}-{number}")
+
+
+@pytest.mark.parametrize("check", list(cases()))
+def test_part_keeps_its_contract(check):
+    check()
+
+
+@pytest.mark.parametrize(("package", "kind", "table"), [axis[:3] for axis in AXES])
+class TestEveryPartIsHere:
+    def test_exported_parts_have_a_row(self, package, kind, table):
+        exported = {getattr(package, name) for name in package.__all__}
+        parts = {part for part in exported if inspect.isclass(part) and issubclass(part, kind)}
+        missing = {part.__name__ for part in parts if not inspect.isabstract(part)} - {p.__name__ for p in table}
+        assert not missing, (
+            f"no row for {sorted(missing)}: add a list of factories to {kind.__name__.upper()} rows in {__file__}"
+        )
+
+    def test_parts_are_exported(self, package, kind, table):
+        for module in inspect.getmembers(package, inspect.ismodule):
+            importlib.import_module(f"{package.__name__}.{module[0]}")
+        hidden = {part.__name__ for part in concrete(kind)} - {*package.__all__}
+        assert not hidden, f"`{package.__name__}.__all__` lacks {sorted(hidden)}"

@@ -1,0 +1,32 @@
+import pytest
+
+from lightning_mixcd.report import Record, read_records
+
+GOOD = Record("mixcd", 0.25, 3, "digits", 0.9, 0.8, 1234, 2.5)
+
+
+def test_round_trip(tmp_path):
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    GOOD.write(folder)
+    assert read_records(tmp_path) == [GOOD]
+
+
+def test_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"There is no result\.json below .*mixcd-train"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"strategy": "mixcd"}'])
+def test_broken_record_is_named(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ValueError, match=r"result\.json is not a run's record"):
+        read_records(tmp_path)
+
+
+def test_runs_of_different_data_are_not_mixed(tmp_path):
+    for name in ("digits", "intents"):
+        (tmp_path / name).mkdir()
+        Record("mixcd", 0.25, 3, name, 0.9, 0.8, 1234, 2.5).write(tmp_path / name)
+    with pytest.raises(ValueError, match=r"\['digits', 'intents'\]"):
+        read_records(tmp_path)
