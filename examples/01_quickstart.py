@@ -5,6 +5,7 @@ Run it from anywhere: `python 01_quickstart.py`.
 """
 
 import copy
+import logging
 import tempfile
 
 import torch
@@ -14,6 +15,8 @@ from torch.utils.data import DataLoader
 
 from lightning_mixcd import MixCD, RehearsalCallback
 from lightning_mixcd.tasks import Digits
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # no greeting from every Trainer
 
 SETTINGS = {
     "accelerator": "cpu",

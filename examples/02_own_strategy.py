@@ -4,6 +4,7 @@ The strategy remembers each sample by itself: one that was damaged when it was l
 again. Run it from anywhere: `python 02_own_strategy.py`.
 """
 
+import logging
 import tempfile
 
 import torch
@@ -13,6 +14,8 @@ from lightning_mixcd import RehearsalCallback, Uniform
 from lightning_mixcd.strategies import Strategy
 from lightning_mixcd.tasks import digits_pairing, mlp
 from lightning_mixcd.testing import check_strategy
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # no greeting from every Trainer
 
 
 class RepeatDamaged(Strategy):

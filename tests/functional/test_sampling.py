@@ -97,9 +97,9 @@ class TestPermute:
         # Neighbours land far apart, in all parts of the range.
         assert fits(np.histogram(values, bins=8, range=(0, size))[0])
 
-    @pytest.mark.parametrize("size", [2, 3, 5, 6, 7, 9])
+    @pytest.mark.parametrize("size", [2, 3, 5, 6, 7])
     def test_every_value_is_equally_likely_in_every_place(self, size):
-        keys = 1500
+        keys = 4000
         seen = np.zeros((size, size), dtype=int)
         for key in range(keys):
             seen[np.arange(size), permute(range(size), size, stream_key(size, key))] += 1

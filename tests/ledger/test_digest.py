@@ -39,7 +39,8 @@ def objects(*values):
 
 DIFFERENT = [
     None, True, 1, 1.0, 1j, "1", b"1", "", [], {}, [1], [[1]], [1, 1], {"a": 1}, {"b": 1}, {"a": 2},
-    ["ab", "c"], ["a", "bc"], ["astr\0b", "c"], ["a", "bstr\0c"], Pair(1, 2), Record(torch.ones(1), 1), Record(torch.ones(1), 2),
+    ["ab", "c"], ["a", "bc"], ["astr\0b", "c"], ["a", "bstr\0c"],
+    Pair(1, 2), Record(torch.ones(1), 1), Record(torch.ones(1), 2),
     torch.tensor(1), torch.tensor([1]), torch.tensor([2]), torch.tensor([1.0]), torch.ones(1).bfloat16(),
     torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [2.0]]), torch.tensor([True]), torch.tensor([1j]),
     np.array([1]), np.array([1.0]), np.array(["a"]), np.float64(1), objects("a"), objects("b"),

@@ -131,7 +131,7 @@ def test_after_a_full_disk_less_may_be_recorded(tmp_path, monkeypatch):
 
 
 def test_a_crash_at_the_start_leaves_no_litter_behind(tmp_path, monkeypatch):
-    def die(*_):
+    def die(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

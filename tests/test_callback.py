@@ -1,0 +1,377 @@
+"""The callback: what it is given, what it counts and logs, what it leaves behind."""
+
+import copy
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from lightning_mixcd import (
+    EveryNSteps,
+    Ledger,
+    MixCD,
+    NoRehearsal,
+    Oracle,
+    Pool,
+    RehearsalCallback,
+    RehearsalDataModule,
+    Uniform,
+    UniformCorrect,
+)
+from lightning_mixcd.partitions import ByLabel
+from tests.toys import (
+    N_POOL,
+    Finetune,
+    Listed,
+    OnBatchEnd,
+    Toy,
+    finetune,
+    ledger,
+    pool,
+    rehearsed,
+    trainer,
+    weights,
+)
+
+
+def fit(callback, module=None, *others, batch_size=8, **settings):
+    module = module or Toy()
+    loader = DataLoader(finetune(), batch_size)
+    trainer(callback, *others, **settings).fit(module, loader)
+    return module
+
+
+# What it is given.
+
+
+@pytest.mark.parametrize("strategy", [MixCD, "mixcd", None])
+def test_strategy_must_be_an_instance(strategy):
+    with pytest.raises(TypeError, match=r"`strategy` must be an instance of `Strategy`, got .* MixCD\(\)"):
+        RehearsalCallback(strategy, pool=pool())
+
+
+def test_pool_must_be_given():
+    with pytest.raises(ValueError, match=r"`pool` must be given, got none\. Pass RehearsalCallback"):
+        fit(RehearsalCallback(Uniform()))
+
+
+@pytest.mark.parametrize("given", [{"pool": pool()}, {"ledger": ledger()}, {"mix_ratio": 0.5}])
+def test_settings_come_from_one_side_only(given):
+    data = RehearsalDataModule(Finetune(), pool())
+    with pytest.raises(ValueError, match="`pool`, `ledger` and `mix_ratio` must be given once"):
+        trainer(RehearsalCallback(Uniform(), **given)).fit(Toy(), datamodule=data)
+
+
+@pytest.mark.parametrize("mix_ratio", [0, -0.25, 16.01, float("nan"), float("inf")])
+def test_mix_ratio_out_of_range_is_refused(mix_ratio):
+    with pytest.raises(ValueError, match=r"`mix_ratio` must be above 0 and at most 16 .*NoRehearsal\(\)"):
+        fit(RehearsalCallback(Uniform(), pool=pool(), mix_ratio=mix_ratio))
+
+
+def test_strategy_that_goes_by_the_ledger_needs_one():
+    with pytest.raises(ValueError, match="`ledger` must be given, because MixCD rehearses by what the base"):
+        fit(RehearsalCallback(MixCD(), pool=pool()))
+
+
+def test_streamed_pool_is_refused():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from pool()
+
+    with pytest.raises(TypeError, match="`pool` must be a map-style dataset with a length, got Stream"):
+        RehearsalCallback(Uniform(), pool=Stream())
+
+
+def test_pool_smaller_than_a_draw_is_refused_before_the_first_step():
+    module = Toy()
+    with pytest.raises(ValueError, match=r"may draw \(3\), got 8\. Lower `mix_ratio` or give a larger pool"):
+        fit(RehearsalCallback(Uniform(), pool=Pool(TensorDataset(*pool()[:3])), mix_ratio=1), module)
+    assert module.seen == []
+
+
+def test_ledger_without_a_correct_sample_is_refused_before_the_first_step():
+    module, none_right = Toy(), Ledger.from_arrays([False] * N_POOL, [1.0] * N_POOL)
+    for strategy in (MixCD(), UniformCorrect(), Oracle()):
+        with pytest.raises(ValueError, match="`ledger` must have a sample that the base model got right"):
+            fit(RehearsalCallback(strategy, pool=pool(), ledger=none_right), module)
+    assert module.seen == []
+
+
+def test_ledger_of_another_size_is_refused_before_the_first_step():
+    module, short = Toy(), Ledger.from_arrays([True] * (N_POOL - 1), [1.0] * (N_POOL - 1))
+    with pytest.raises(ValueError, match=r"`pool` must be the one the ledger was made from.*size: 59 vs 60"):
+        fit(RehearsalCallback(MixCD(), pool=pool(), ledger=short), module)
+    assert module.seen == []
+
+
+def test_module_that_fetches_its_own_batches_is_refused():
+    class Fetching(Toy):
+        def training_step(self, dataloader_iter):
+            """Never called."""
+
+    with pytest.raises(TypeError, match=r"`training_step\(self, dataloader_iter\)` fetches its own batches"):
+        fit(RehearsalCallback(Uniform(), pool=pool()), Fetching())
+
+
+def test_trainer_of_the_other_package_is_refused():
+    other = pytest.importorskip("pytorch_lightning")
+
+    class Module(other.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def training_step(self, batch, batch_idx):
+            """Never called."""
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    foreign = other.Trainer(
+        callbacks=[RehearsalCallback(Uniform(), pool=pool())],
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=1,
+    )
+    with pytest.raises(TypeError, match=r"needs a `lightning\.pytorch\.Trainer`, got pytorch_lightning\."):
+        foreign.fit(Module(), DataLoader(finetune(), 8))
+
+
+# What it counts. 40 finetune samples.
+
+
+def test_compute_units_are_three_per_row_trained_on():
+    callback = RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.25)
+    fit(callback, max_epochs=2)
+    assert callback.compute_units == 2 * 3 * (40 + 10)
+
+
+def test_compute_units_without_rehearsal():
+    callback = RehearsalCallback(NoRehearsal(), pool=pool())
+    fit(callback)
+    assert callback.compute_units == 3 * 40
+
+
+def test_compute_units_hold_the_ledger_pass(tmp_path):
+    folder = tmp_path / "base.ledger"
+    for _ in range(2):  # recorded in the first run, read in the second: the price is the same
+        callback = RehearsalCallback(UniformCorrect(), pool=pool(), ledger=folder, mix_ratio=0.25)
+        module = fit(callback)
+        assert callback.compute_units == N_POOL + 3 * (40 + 10)
+    assert module.rows_forwarded == 40 + 10
+
+
+def test_compute_units_hold_the_looks_of_the_oracle():
+    callback = RehearsalCallback(Oracle(every_n_steps=2), pool=pool(), ledger=ledger(), mix_ratio=0.25)
+    module = fit(callback)  # 5 steps: looks after the second and the fourth
+    looks = 2 * int(ledger().correct.sum())
+    assert callback.compute_units == looks + 3 * (40 + 10)
+    assert module.rows_forwarded == looks + 40 + 10
+
+
+def test_compute_units_do_not_hold_validation():
+    callback = RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.25)
+    loader = DataLoader(finetune(), 8)
+    trainer(callback, num_sanity_val_steps=2).fit(Toy(), loader, DataLoader(pool(), 8))
+    assert callback.compute_units == 3 * (40 + 10)
+
+
+# What it logs.
+
+
+def test_logs_at_the_interval_of_the_trainer_and_by_these_names():
+    logger = Listed()
+    strategy = MixCD(partition=ByLabel())
+    fit(
+        RehearsalCallback(strategy, pool=pool(), ledger=ledger()),
+        logger=logger,
+        log_every_n_steps=2,
+        max_epochs=2,
+    )
+    ours = [
+        (step, {name for name in row if name.startswith("rehearsal/")})
+        for step, row in logger.rows
+        if any(name.startswith("rehearsal/") for name in row)
+    ]
+    names = {"compute_units", "damage_rate", "damaged_share", "rate/00", "rate/01", "rate/02"}
+    assert [step for step, _ in ours] == [1, 3, 5, 7, 9]  # Lightning counts from 0: every second of 10
+    assert all(found == {f"rehearsal/{name}" for name in names} for _, found in ours)
+    assert logger.values("rehearsal/compute_units") == [3 * 10 * n for n in (2, 4, 6, 8, 10)]
+
+
+@pytest.mark.parametrize("n_bins", [64, 65])
+def test_rates_of_very_many_bins_are_not_logged(n_bins):
+    many = TensorDataset(torch.zeros(130, 5), torch.zeros(130, dtype=torch.int64))
+    record = Ledger.from_arrays([True] * 130, torch.rand(130), label=torch.arange(130) % n_bins)
+    logger = Listed()
+    callback = RehearsalCallback(MixCD(partition=ByLabel()), pool=many, ledger=record)
+    fit(callback, logger=logger, log_every_n_steps=5)
+    assert sum("rehearsal/rate/" in name for name in logger.rows[-1][1]) == (64 if n_bins == 64 else 0)
+
+
+def test_nothing_is_logged_where_the_trainer_logs_nothing():
+    for settings in ({"log_every_n_steps": 0}, {"barebones": True}):
+        module = fit(RehearsalCallback(Uniform(), pool=pool()), Unlogged(), **settings)
+        assert len(module.seen) == 5
+
+
+class Unlogged(Toy):
+    """`Trainer(barebones=True)` warns of modules that log."""
+
+    def log(self, *args, **kwargs):
+        pass
+
+
+def test_share_of_damaged_rows_is_what_a_hand_count_gives():
+    before, wrong_now, shares = ledger().correct, [], []
+
+    def count(_trainer, module, outputs, batch):
+        (x, y), logits = batch, outputs["logits"]
+        index = (x[:, -1] - 1000).long()
+        wrong_now.extend(
+            bool(before[i]) and int(logits[row].argmax()) != int(y[row])
+            for row, i in enumerate(index.tolist())
+            if i >= 0
+        )
+        if _trainer.global_step % 2 == 0:
+            shares.append(sum(wrong_now) / len(wrong_now))
+            wrong_now.clear()
+
+    logger = Listed()
+    callback = RehearsalCallback(Uniform(), pool=pool(), ledger=ledger(), mix_ratio=1)
+    fit(callback, Toy(lr=0.3), OnBatchEnd(count), logger=logger, log_every_n_steps=2, max_epochs=4)
+    assert logger.values("rehearsal/damaged_share") == pytest.approx(shares)
+    assert max(shares) > 0
+
+
+def test_manual_optimization_logs_at_the_interval_too():
+    logger = Listed()
+    module = fit(
+        RehearsalCallback(MixCD(), pool=pool(), ledger=ledger()),
+        Manual(optimizer_steps_per_batch=3),
+        logger=logger,
+        log_every_n_steps=2,
+        max_epochs=2,
+    )
+    assert len(module.seen) == 10
+    assert logger.values("rehearsal/compute_units") == [3 * 10 * n for n in (2, 4, 6, 8, 10)]
+
+
+class Manual(Toy):
+    def __init__(self, *, optimizer_steps_per_batch=1):
+        super().__init__()
+        self.automatic_optimization = False
+        self.optimizer_steps_per_batch = optimizer_steps_per_batch
+
+    def training_step(self, batch, batch_idx):
+        given = super().training_step(batch, batch_idx)
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(given["loss"])
+        for _ in range(self.optimizer_steps_per_batch):
+            optimizer.step()
+        return given
+
+
+# What it leaves behind.
+
+
+def test_two_fits_with_one_callback_are_two_fresh_runs():
+    callback = RehearsalCallback(MixCD(), pool=pool(), ledger=ledger(), mix_ratio=0.5)
+    first = fit(callback)
+    units, rates = callback.compute_units, callback.strategy.signal().clone()
+    second = fit(callback)
+    assert rehearsed(first) == rehearsed(second)
+    assert torch.equal(weights(first), weights(second))
+    assert callback.compute_units == units
+    assert torch.equal(callback.strategy.signal(), rates)
+
+
+def test_module_is_left_as_it_was():
+    module = Toy()
+    hooks, attributes = copy.copy(module.net._forward_hooks), set(module.__dict__)
+    fit(RehearsalCallback(MixCD(), pool=pool(), ledger=ledger()), module)
+    assert module.net._forward_hooks == hooks
+    assert set(module.__dict__) - attributes == set(set(fit(NoRehearsalCallback(), Toy()).__dict__) - attributes)
+
+
+class NoRehearsalCallback(pl.Callback):
+    """What Lightning itself leaves in a module."""
+
+
+def test_exception_in_a_step_puts_the_hook_back():
+    class Failing(Toy):
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 2:
+                raise RuntimeError("the user's own")
+            return super().training_step(batch, batch_idx)
+
+    module = Failing()
+    with pytest.raises(RuntimeError, match="the user's own"):
+        fit(RehearsalCallback(Uniform(), pool=pool()), module)
+    assert "on_after_batch_transfer" not in module.__dict__
+    assert len(module.on_after_batch_transfer([torch.zeros(2, 5)], 0)[0]) == 2
+
+
+def test_checkpoint_saved_after_the_end_holds_the_state(tmp_path):
+    callback = RehearsalCallback(MixCD(), pool=pool(), ledger=ledger())
+    run = trainer(callback)
+    run.fit(Toy(), DataLoader(finetune(), 8))
+    run.save_checkpoint(tmp_path / "end.ckpt")
+    state = torch.load(tmp_path / "end.ckpt", weights_only=True)["callbacks"]["RehearsalCallback"]
+    assert state["compute_units"] == 3 * 50
+    assert torch.equal(state["strategy"]["seen"], callback.strategy.estimator.seen)
+    assert float(state["strategy"]["seen"].sum()) > 0
+
+
+# Lightning says so whenever the callback is there at the first fit.
+@pytest.mark.filterwarnings("ignore:.*was called without a model:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*no last checkpoint available:UserWarning")
+def test_checkpoint_saved_on_an_exception_holds_the_state(tmp_path):
+    class Failing(Toy):
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 3:
+                raise RuntimeError("the user's own")
+            return super().training_step(batch, batch_idx)
+
+    keep = pl.callbacks.OnExceptionCheckpoint(tmp_path)
+    with pytest.raises(RuntimeError, match="the user's own"):
+        fit(RehearsalCallback(Uniform(), pool=pool()), Failing(), keep, enable_checkpointing=True)
+    state = torch.load(tmp_path / "on_exception.ckpt", weights_only=True)["callbacks"]["RehearsalCallback"]
+    assert state["compute_units"] == 3 * 3 * 10
+
+
+def test_validating_a_checkpoint_leaves_the_finished_run_alone(tmp_path):
+    callback = RehearsalCallback(MixCD(), pool=pool(), ledger=ledger())
+    run, module = trainer(callback), Toy()
+    run.fit(module, DataLoader(finetune(), 8))
+    run.save_checkpoint(tmp_path / "end.ckpt")
+    state, units = callback.state_dict(), callback.compute_units
+    found = run.validate(module, DataLoader(pool(), 8), ckpt_path=tmp_path / "end.ckpt", verbose=False)
+    assert found[0]["val_loss"] > 0
+    assert callback.compute_units == units
+    assert callback.state_dict()["stream"]["opened"] == state["stream"]["opened"]
+
+
+def test_resuming_with_another_strategy_or_pool_is_refused(tmp_path):
+    run = trainer(RehearsalCallback(Uniform(), pool=pool()))
+    run.fit(Toy(), DataLoader(finetune(), 8))
+    run.save_checkpoint(tmp_path / "end.ckpt")
+    fewer = TensorDataset(*pool()[:50])
+    for callback, got in (
+        (RehearsalCallback(MixCD(), pool=pool(), ledger=ledger()), "'strategy': 'MixCD'"),
+        (RehearsalCallback(Uniform(), pool=fewer), "'n_pool': 50"),
+    ):
+        with pytest.raises(ValueError, match=f"must be resumed with the strategy and pool.*{got}"):
+            trainer(callback, max_epochs=2).fit(
+                Toy(), DataLoader(finetune(), 8), ckpt_path=tmp_path / "end.ckpt"
+            )
+
+
+def test_schedule_decides_at_which_steps():
+    callback = RehearsalCallback(Uniform(), pool=pool(), schedule=EveryNSteps(2, first=1), mix_ratio=0.5)
+    assert [len(rows) for rows in rehearsed(fit(callback))] == [0, 4, 0, 4, 0]
