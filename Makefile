@@ -23,6 +23,7 @@ unexport PYTHONPATH
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
+demo: export OMP_NUM_THREADS := 1
 demo: .venv/.installed-demo ## Train on digits with and without rehearsal, then draw the report
 	$(BIN)/mixcd-train -m experiment=digits
 	$(BIN)/mixcd-report demo

@@ -1,7 +1,7 @@
 """Rehearsal for an existing Trainer and module: the same finetuning without and with one callback.
 
-The prior task is reading digits, the new task is reading digits turned by 90 degrees. The data ship with scikit-learn.
-Run it from anywhere: `python 01_quickstart.py`.
+The prior task is reading digits, the new task is reading digits turned by 90 degrees. The data ship with
+scikit-learn. Run it from anywhere: `python 01_quickstart.py`.
 """
 
 import copy
@@ -58,7 +58,7 @@ def finetune(base: Reader, digits: Digits, *callbacks: RehearsalCallback) -> Rea
     """Finetune a copy of the base model on the new task."""
     seed_everything(0, verbose=False)
     model = copy.deepcopy(base)
-    trainer = Trainer(max_epochs=20, callbacks=list(callbacks), **SETTINGS)
+    trainer = Trainer(max_epochs=15, callbacks=list(callbacks), **SETTINGS)
     trainer.fit(model, DataLoader(digits.new_train, batch_size=32, shuffle=True))
     return model
 
@@ -69,7 +69,7 @@ if __name__ == "__main__":
     seed_everything(0, verbose=False)
     base = Reader()
     pretrain = DataLoader(digits.prior_train, batch_size=32, shuffle=True)
-    Trainer(max_epochs=12, **SETTINGS).fit(base, pretrain)
+    Trainer(max_epochs=10, **SETTINGS).fit(base, pretrain)
 
     with tempfile.TemporaryDirectory() as folder:
         # The only line that rehearsal needs. Your ledger should live where it stays, beside the base weights.

@@ -16,17 +16,30 @@ from lightning_mixcd.data import Pool, RehearsalDataModule
 from lightning_mixcd.errors import CaptureError, JoinError, LedgerError
 from lightning_mixcd.estimators import DecayedBeta
 from lightning_mixcd.ledger import Ledger
+from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
 from lightning_mixcd.record import record_ledger
+from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.schedules import EveryNSteps
-from lightning_mixcd.strategies import ClassBalanced, MixCD, NoRehearsal, Oracle, Uniform, UniformCorrect
+from lightning_mixcd.strategies import (
+    ClassBalanced,
+    MixCD,
+    NoRehearsal,
+    Oracle,
+    Strategy,
+    Uniform,
+    UniformCorrect,
+)
 
 __all__ = [
     "CaptureError",
     "ClassBalanced",
     "DecayedBeta",
     "EveryNSteps",
+    "ExactResume",
+    "IndexedDataset",
     "JoinError",
     "Ledger",
+    "LedgerCallback",
     "LedgerError",
     "MixCD",
     "NoRehearsal",
@@ -35,6 +48,7 @@ __all__ = [
     "Readout",
     "RehearsalCallback",
     "RehearsalDataModule",
+    "Strategy",
     "Uniform",
     "UniformCorrect",
     "record_ledger",

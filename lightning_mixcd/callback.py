@@ -43,7 +43,8 @@ class RehearsalCallback(Callback):
         ValueError: At the start of `fit`, if there is no pool, or two; if the strategy needs a ledger and
             there is none; if a number is out of range.
         LedgerError: At the start of `fit`, if the ledger is of another pool or base model.
-        CaptureError: At the first step, if correctness cannot be read.
+        CaptureError: At the first step, if correctness is wanted and cannot be read; a strategy that learns
+            nothing needs it for a ledger only.
 
     Example:
         >>> from lightning_mixcd import MixCD, RehearsalCallback
@@ -92,7 +93,9 @@ class RehearsalCallback(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._session is not None  # noqa: S101 -- made by `setup`
         self._session.begin()
-        self.compute_units = self._session.ledger.forwards if self._session.ledger else 0
+        # A ledger that only serves to log damage is not the strategy's cost.
+        ledger = self._session.ledger if self.strategy.needs_ledger else None
+        self.compute_units = 0 if ledger is None else ledger.forwards
         if self._resumed is not None:
             self.load_state_dict(self._resumed)
 

@@ -35,8 +35,8 @@ def record_ledger(
 ) -> Ledger:
     """Record what the base model gets right on the pool, in eval mode, one forward per sample.
 
-    An interrupted recording goes on where it stopped. The pass is counted as compute units of every run that
-    uses the ledger.
+    An interrupted recording goes on where it stopped; a finished one of the same pool and model is opened and
+    costs nothing. The pass is counted as compute units of every run whose strategy needs the ledger.
 
     Args:
         model: The base model, on the device it should run on: a LightningModule, whose `training_step` is
@@ -51,7 +51,7 @@ def record_ledger(
         The finished ledger. Besides `columns` it holds `correct`, `loss` and, for classification, `label`.
 
     Raises:
-        LedgerError: If there is another recording at `path`, or outputs have no loss of each sample.
+        LedgerError: If there is a ledger of something else at `path`, or outputs have no loss of each sample.
         CaptureError: If correctness cannot be read of the outputs.
         ValueError: If a loss is not finite, or a column does not have one value per sample.
 
@@ -62,6 +62,17 @@ def record_ledger(
         [True, True, False]
     """
     pool = pool if isinstance(pool, Pool) else Pool(pool)
+    finished = open_if_recorded(path, pool)
+    if finished is not None:
+        finished.verify_model(model)
+        for name, values in (columns or {}).items():
+            if not np.array_equal(finished.column(name), _column(name, values, len(pool))):
+                raise LedgerError(
+                    f"`columns` must be those of the finished ledger at `{path}`, got other values for "
+                    f"{name!r}. Add them under another name with `with_columns`, or delete the folder to "
+                    "record again."
+                )
+        return finished
     probe = Probe(model, pool, readout or Readout(), batch_size=batch_size)
     return record_with(probe, path, columns=columns)
 

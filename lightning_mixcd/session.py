@@ -86,6 +86,7 @@ class Session:
         self._doubt = self._doubts()
         self.stream: PoolStream | None = None  # made by `begin`
         self._listener: RemovableHandle | None = None
+        self._reads = False  # whether correctness is wanted
         self._ticket: Mapping[str, Tensor] | None = None
         self.stepped = False  # whether the batch just trained ended an optimizer step
         self._step = 0  # optimizer steps before the batch at hand
@@ -111,6 +112,8 @@ class Session:
         if self.strategy.refresh_every_n_steps is not None:
             self.probe.check()
         self.strategy.setup(len(self.pool), self.ledger, seed=self.settings.seed)
+        # Without a ledger, a strategy that learns nothing makes do with modules that say nothing.
+        self._reads = self.ledger is not None or type(self.strategy).tally is not Strategy.tally
         self._listener = self.readout.attach(self.module)
         self.stream = PoolStream(
             self.pool,
@@ -156,7 +159,7 @@ class Session:
         self._count_steps()
         # Without outputs, automatic optimization has skipped the batch, as the user's module asked.
         skipped = not outputs and self.module.automatic_optimization
-        if self._ticket is not None and not skipped:
+        if self._ticket is not None and not skipped and self._reads:
             self._learn(outputs, batch, self._ticket)
         every = self.strategy.refresh_every_n_steps
         if every is None or self.trainer.global_step // every == self._step // every:

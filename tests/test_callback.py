@@ -165,6 +165,12 @@ def test_compute_units_hold_the_ledger_pass(tmp_path):
     assert module.rows_forwarded == 40 + 10
 
 
+def test_ledger_that_only_serves_to_log_is_no_cost_of_the_strategy(tmp_path):
+    callback = RehearsalCallback(Uniform(), pool=pool(), ledger=tmp_path / "l", mix_ratio=0.25)
+    fit(callback)
+    assert callback.compute_units == 3 * (40 + 10)
+
+
 def test_compute_units_hold_the_looks_of_the_oracle():
     callback = RehearsalCallback(Oracle(every_n_steps=2), pool=pool(), ledger=ledger(), mix_ratio=0.25)
     module = fit(callback)  # 5 steps: looks after the second and the fourth
@@ -296,7 +302,9 @@ def test_module_is_left_as_it_was():
     hooks, attributes = copy.copy(module.net._forward_hooks), set(module.__dict__)
     fit(RehearsalCallback(MixCD(), pool=pool(), ledger=ledger()), module)
     assert module.net._forward_hooks == hooks
-    assert set(module.__dict__) - attributes == set(set(fit(NoRehearsalCallback(), Toy()).__dict__) - attributes)
+    assert set(module.__dict__) - attributes == set(
+        set(fit(NoRehearsalCallback(), Toy()).__dict__) - attributes
+    )
 
 
 class NoRehearsalCallback(pl.Callback):

@@ -57,7 +57,7 @@ ONLY_IN = {
     "tqdm": "record",
     "hydra": "app",
     "omegaconf": "app",
-    "sklearn": "tasks",
+    "sklearn": "partitions.by_cluster tasks",
     "transformers": "tasks",
 }
 

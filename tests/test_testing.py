@@ -1,4 +1,4 @@
-"""The toy ledgers and the helpers of the conformance suite; what the suite catches is in `tests/conformance`."""
+"""Toy ledgers and helpers of the conformance suite; what the suite catches is in `tests/conformance`."""
 
 import random
 
@@ -47,6 +47,6 @@ def test_same(a, b, expected):
 @pytest.mark.parametrize("kind", ["random", "numpy", "torch"])
 def test_untouched_chance_sees_one_draw(kind):
     draws = {"random": random.random, "numpy": np.random.rand, "torch": lambda: torch.rand(1)}
-    with pytest.raises(AssertionError, match=rf"Part must not use .* but changed \['{kind}'\]'s\. Draw from"):
-        with _support.untouched_chance("Part"):
-            draws[kind]()
+    message = rf"Part must not use .* but changed \['{kind}'\]'s\. Draw from"
+    with pytest.raises(AssertionError, match=message), _support.untouched_chance("Part"):
+        draws[kind]()

@@ -17,6 +17,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_mixcd import Ledger
 
+# Tests run side by side on few cores, and these models are too small to share.
+torch.set_num_threads(1)
+
 N_FEATURES, N_CLASSES = 4, 3
 N_POOL, N_FINETUNE = 60, 40
 POOL_IDS = 1000
@@ -49,9 +52,7 @@ def finetune() -> TensorDataset:
 
 
 def network(*, dropout: float = 0.0) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(N_FEATURES, 8), nn.Dropout(dropout), nn.Tanh(), nn.Linear(8, N_CLASSES)
-    )
+    return nn.Sequential(nn.Linear(N_FEATURES, 8), nn.Dropout(dropout), nn.Tanh(), nn.Linear(8, N_CLASSES))
 
 
 @cache
@@ -111,6 +112,11 @@ class Toy(pl.LightningModule):
 def ids(x: Tensor) -> list[int]:
     """Numbers of the samples in a batch of features."""
     return [int(i) for i in x[:, -1].tolist()]
+
+
+def flat(steps: list[list[int]]) -> list[int]:
+    """All samples of some steps, in order."""
+    return [i for step in steps for i in step]
 
 
 def rehearsed(module: Toy) -> list[list[int]]:
@@ -173,7 +179,8 @@ class OnBatchEnd(pl.Callback):
 
 def plain_readings(state: dict[str, Tensor], data: TensorDataset) -> tuple[Tensor, Tensor]:
     """Correctness and loss of each sample under some weights, the obvious way."""
-    net = network()
+    with torch.random.fork_rng():
+        net = network()
     net.load_state_dict(state)
     x, y = data.tensors
     with torch.no_grad():

@@ -1,7 +1,8 @@
 """A Hydra app of your own that composes the groups of lightning_mixcd beside its own.
 
-The groups `mixcd/strategy`, `mixcd/partition` and `mixcd/estimator` come from the installed package, through a Hydra plug-in.
-`conf/` beside this file is the app's own; it adds one strategy to `mixcd/strategy`. From any folder:
+The groups `mixcd/strategy`, `mixcd/partition` and `mixcd/estimator` come from the installed package, through
+a Hydra plug-in. `conf/` beside this file is the app's own; it adds one strategy to `mixcd/strategy`. From any
+folder:
 
     python app.py
     python app.py mixcd/strategy=mixcd mixcd/partition=label

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_mixcd.report import Record, Row, compare, plot_pareto, plot_rates, read_records
-from lightning_mixcd.report.records import FILE
+from lightning_mixcd.report.plots import read_rates
 
 __all__ = ["main"]
 
@@ -25,38 +25,39 @@ def main() -> None:
         records = read_records(arguments.folder)
     except ValueError as error:
         parser.error(str(error))
-    rows = compare(records, reference=arguments.reference)
+    rows = compare(records.values(), reference=arguments.reference)
     # Wide enough for the table where there is no terminal to ask.
     console = Console() if sys.stdout.isatty() else Console(width=130)
-    console.print(_table(rows, records, arguments.reference))
+    console.print(_table(rows, next(iter(records.values())).data, arguments.reference))
     for path in _write(arguments.folder, rows, records):
         console.print(f"wrote {path}", soft_wrap=True)
 
 
-def _table(rows: list[Row], records: list[Record], reference: str) -> Table:
-    title = f"{records[0].data}: accuracy in %, paired difference to {reference} with 95 % interval"
+def _table(rows: list[Row], data: str, reference: str) -> Table:
+    title = f"{data}: accuracy and damaged share of the rehearsed samples in %, gain over {reference} with 95 % interval"
     table = Table(title=title)
-    for column in ("strategy", "mix ratio", "seeds", "prior", "new", "compute units", "prior gain", "new gain"):
-        table.add_column(column, justify="left" if column == "strategy" else "right", no_wrap=True)
+    for column in ("method", "mix ratio", "seeds", "prior", "new", "compute units", "damaged", "prior gain", "new gain"):
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in rows:
         values = (f"{row.mix_ratio:g}", f"{row.n}", f"{100 * row.prior:.1f}", f"{100 * row.new:.1f}")
+        damaged = "-" if row.damaged_share is None else f"{100 * row.damaged_share:.1f}"
         gains = (str(row.prior_gain or "-"), str(row.new_gain or "-"))
-        table.add_row(row.strategy, *values, f"{row.compute_units:,.0f}", *gains)
+        table.add_row(row.name, *values, f"{row.compute_units:,.0f}", damaged, *gains)
     return table
 
 
-def _write(folder: Path, rows: list[Row], records: list[Record]) -> list[Path]:
+def _write(folder: Path, rows: list[Row], records: dict[Path, Record]) -> list[Path]:
     written = [folder / "table.csv", folder / "pareto.png"]
     with written[0].open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([field.name for field in fields(Row)])
         writer.writerows(astuple(row) for row in rows)
-    plot_pareto(records).savefig(written[1], dpi=150)
+    plot_pareto(list(records.values())).savefig(written[1], dpi=150)
     runs: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob(f"mixcd*/**/{FILE}")):
-        metrics = path.with_name("logs") / "metrics.csv"
-        if metrics.exists():
-            runs.setdefault(f"{path.parts[-4]}, mix ratio {path.parts[-3]}", []).append(metrics)
+    for run, record in records.items():
+        metrics = run / "logs" / "metrics.csv"
+        if metrics.exists() and read_rates(metrics)[0].size:
+            runs.setdefault(f"{record.name}, mix ratio {record.mix_ratio:g}", []).append(metrics)
     if runs:
         written.append(folder / "rates.png")
         plot_rates(runs).savefig(written[2], dpi=150)

@@ -1,5 +1,6 @@
 """`mixcd-train`: finetune with rehearsal, as configured."""
 
+import statistics
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import conf_dir, hush, make
 from lightning_mixcd.callback import RehearsalCallback
 from lightning_mixcd.data import Pool, RehearsalDataModule
-from lightning_mixcd.report.records import Record
+from lightning_mixcd.report.records import Record, read_logged
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.tasks import Pairing
 
@@ -48,18 +49,21 @@ def train(config: DictConfig) -> Record:
     trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=callbacks)
     seed_everything(config.seed, workers=True, verbose=False)
     trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
-    choices = HydraConfig.get().runtime.choices
+    output = Path(HydraConfig.get().runtime.output_dir)
+    damaged = read_logged(output / "logs" / "metrics.csv", "rehearsal/damaged_share")
+    shares = [share for by_step in damaged.values() for share in by_step.values()]
     record = Record(
-        strategy=choices["strategy"],
+        name=config.name,
         mix_ratio=config.mix_ratio,
         seed=config.seed,
-        data=choices["data"],
+        data=HydraConfig.get().runtime.choices["data"],
         prior_accuracy=float(trainer.callback_metrics["val/prior/accuracy"]),
         new_accuracy=float(trainer.callback_metrics["val/new/accuracy"]),
         compute_units=rehearsal.compute_units,
         seconds=time.perf_counter() - start,
+        damaged_share=statistics.fmean(shares) if shares else None,
     )
-    record.write(Path(HydraConfig.get().runtime.output_dir))
+    record.write(output)
     return record
 
 

@@ -14,7 +14,14 @@ from lightning_mixcd.ledger import Ledger
 
 __all__ = ["RehearsalDataModule"]
 
-TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+HOOKS = (
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+    "val_dataloader",
+    "test_dataloader",
+    "predict_dataloader",
+)
 
 
 class RehearsalDataModule(LightningDataModule):
@@ -32,9 +39,9 @@ class RehearsalDataModule(LightningDataModule):
             none in the folder yet.
         prior_val: Validation loader of the prior task. It comes after the new task's loaders, so that
             `validation_step` gets it with the highest `dataloader_idx`.
-        order_seed: If given, order and random augmentation of the finetune samples depend on this seed and on
-            the number of batches before alone, not on workers or the global random state, and a run that is
-            resumed in mid-epoch goes on with the very next sample. Otherwise the loader stays as it is.
+        order_seed: If given, order and random augmentation of the finetune samples depend on this seed and
+            the epoch alone, not on workers or the global random state, and a run that is resumed in mid-epoch
+            goes on with the very next sample. Otherwise the loader stays as it is.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -66,10 +73,12 @@ class RehearsalDataModule(LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = (
             finetune.allow_zero_length_dataloader_with_multiple_devices
         )
-        for hook in TRANSFER_HOOKS:
-            # Lightning asks the datamodule only where it overrides a hook, else the module.
-            if is_overridden(hook, finetune):
-                setattr(self, hook, getattr(finetune, hook))
+        for name in HOOKS:
+            # Where the datamodule does not override one of these, Lightning asks the module.
+            if is_overridden(name, finetune):
+                setattr(self, name, getattr(finetune, name))
+        if prior_val is not None:
+            self.val_dataloader = self._both_val_dataloaders  # type: ignore[method-assign]
 
     @override
     def prepare_data(self) -> None:
@@ -98,22 +107,11 @@ class RehearsalDataModule(LightningDataModule):
         assert self.trainer is not None  # noqa: S101 -- Lightning sets it before it asks for loaders
         return resumable(loader, self.trainer, seed=self.order_seed)
 
-    @override
-    def val_dataloader(self) -> Any:
+    def _both_val_dataloaders(self) -> list[Any]:
         if not is_overridden("val_dataloader", self.finetune):
-            return self.prior_val or []
+            return [self.prior_val]
         loaders = self.finetune.val_dataloader()
-        if self.prior_val is None:
-            return loaders
         return [*(loaders if isinstance(loaders, list | tuple) else [loaders]), self.prior_val]
-
-    @override
-    def test_dataloader(self) -> Any:
-        return self.finetune.test_dataloader()
-
-    @override
-    def predict_dataloader(self) -> Any:
-        return self.finetune.predict_dataloader()
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -16,41 +16,58 @@ __all__ = ["OrderedFetch", "ResumableOrder", "resumable"]
 
 
 class ResumableOrder(DistributedSampler[Any]):
-    """The order of an epoch as a function of the seed and of when the epoch began, continued where it stands.
+    """The order of an epoch as a function of seed and epoch, begun where the trainer stands.
 
     A resumed Lightning run restarts a plain loader at its beginning, so that part of the epoch is seen twice
-    and part never. This sampler reads from the trainer's own count of finished batches when the epoch began
-    and how far it got. It is a `DistributedSampler`, which Lightning leaves alone, and divides the samples
-    over ranks as such.
+    and part never. This sampler reads epoch and position from the trainer's own count of finished batches.
+    It is a `DistributedSampler`, which Lightning leaves alone, and divides the samples over ranks as such.
 
-    A position is given as `began * N + index`, with `began` the batches finished before the epoch and N the
-    size of the dataset; `OrderedFetch` takes it apart.
+    A place in the order is given as `epoch * N + index`, with N the size of the dataset; `OrderedFetch` takes
+    it apart.
 
     Args:
         dataset: The finetune samples.
         trainer: The trainer that counts.
         batch_size: Samples per batch on one rank.
+        drop_last: Whether the loader drops a short last batch.
         seed: Seed of all orders.
         shuffle: Whether to shuffle.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], trainer: Trainer, *, batch_size: int, seed: int = 0, shuffle: bool = True
+        self,
+        dataset: Dataset[Any],
+        trainer: Trainer,
+        *,
+        batch_size: int,
+        drop_last: bool = False,
+        seed: int = 0,
+        shuffle: bool = True,
     ) -> None:
         super().__init__(dataset, trainer.world_size, trainer.global_rank, shuffle=shuffle)
         self._trainer, self._batch_size, self._run_seed = trainer, batch_size, seed
+        whole, rest = divmod(len(self), batch_size)
+        self._n_batches = whole + (rest > 0 and not drop_last)
+        # A trainer that fits a second time goes on counting.
+        self._before = 0 if trainer.ckpt_path is not None else self._finished()
+
+    def _finished(self) -> int:
+        progress: Any = self._trainer.fit_loop.epoch_loop.batch_progress
+        return int(progress.total.processed)
+
+    # Not `trainer.num_training_batches`: workers ask for their first samples before it is known.
+    def _batches_per_epoch(self) -> int:
+        limit = self._trainer.limit_train_batches
+        limited = min(self._n_batches, limit) if isinstance(limit, int) else int(self._n_batches * limit)
+        return max(limited, 1)
 
     @override
     def __iter__(self) -> Iterator[Any]:
-        progress: Any = self._trainer.fit_loop.epoch_loop.batch_progress
-        # After the last batch of an epoch, Lightning sets the count back only when the next one begins.
-        ended = progress.is_last_batch and progress.current.processed == progress.current.ready
-        done = 0 if ended else progress.current.processed
-        began = progress.total.processed - done
-        self.set_epoch(stream_key(self._run_seed, began) >> 1)
+        epoch, batches = divmod(self._finished() - self._before, self._batches_per_epoch())
+        self.set_epoch(stream_key(self._run_seed, epoch) >> 1)
         size = len(self.dataset)  # type: ignore[arg-type]
-        for index in islice(super().__iter__(), done * self._batch_size, None):
-            yield began * size + index
+        for index in islice(super().__iter__(), batches * self._batch_size, None):
+            yield epoch * size + index
 
 
 class OrderedFetch(Dataset[Any]):
@@ -117,6 +134,7 @@ def resumable(loader: DataLoader[Any], trainer: Trainer, *, seed: int = 0) -> Da
         loader.dataset,
         trainer,
         batch_size=loader.batch_size,
+        drop_last=loader.drop_last,
         seed=seed,
         shuffle=isinstance(loader.sampler, RandomSampler),
     )

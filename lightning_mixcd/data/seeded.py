@@ -11,7 +11,9 @@ from torch.utils.data import Dataset, default_collate
 
 from lightning_mixcd.functional.sampling import stream_key
 
-__all__ = ["SeededFetch", "seeded"]
+__all__ = ["SeededFetch", "draws_chance", "seeded"]
+
+PROBED = 16
 
 
 @contextmanager
@@ -51,7 +53,7 @@ class SeededFetch(Dataset[Any]):
     Args:
         dataset: The pool.
         collate_fn: Makes a batch of samples; torch's default if None.
-        seed: Seed of the run on this rank.
+        seed: Seed of the run on this rank; None where nothing needs one.
 
     Example:
         >>> SeededFetch(["a", "b", "c"], seed=0).__getitems__((5, [2, 0]))
@@ -59,7 +61,7 @@ class SeededFetch(Dataset[Any]):
     """
 
     def __init__(
-        self, dataset: Dataset[Any], collate_fn: Callable[[list[Any]], Any] | None = None, *, seed: int
+        self, dataset: Dataset[Any], collate_fn: Callable[[list[Any]], Any] | None = None, *, seed: int | None
     ) -> None:
         self.dataset, self.collate_fn, self.seed = dataset, collate_fn or default_collate, seed
 
@@ -73,7 +75,40 @@ class SeededFetch(Dataset[Any]):
             The samples, in order and collated.
         """
         draw, index = request
+        if self.seed is None:
+            return self._fetch(index)
         with seeded(stream_key(self.seed, draw)):
-            fetch = getattr(self.dataset, "__getitems__", None)
-            samples = list(fetch(index)) if fetch else [self.dataset[i] for i in index]
-            return self.collate_fn(samples)
+            return self._fetch(index)
+
+    def _fetch(self, index: list[int]) -> object:
+        fetch = getattr(self.dataset, "__getitems__", None)
+        samples = list(fetch(index)) if fetch else [self.dataset[i] for i in index]
+        return self.collate_fn(samples)
+
+
+def draws_chance(dataset: Dataset[Any], collate_fn: Callable[[list[Any]], Any] | None = None) -> bool:
+    """Find out whether fetching draws random numbers, from a few samples spread over the dataset.
+
+    Args:
+        dataset: The pool, of N samples.
+        collate_fn: Makes a batch of samples; torch's default if None.
+
+    Returns:
+        Whether a global random state moved.
+
+    Example:
+        >>> draws_chance(range(100)), draws_chance(range(100), lambda rows: random.sample(rows, 2))
+        (False, True)
+    """
+    size = len(dataset)  # type: ignore[arg-type]
+    index = [i * size // PROBED for i in range(PROBED)]
+    with seeded(0):
+        before = _position()
+        SeededFetch(dataset, collate_fn, seed=None).__getitems__((0, index))
+        return _position() != before
+
+
+def _position() -> tuple[object, ...]:
+    """Where the three global generators stand."""
+    numpy_state = [np.asarray(part).tolist() for part in np.random.get_state()]  # noqa: NPY002
+    return random.getstate(), numpy_state, torch.get_rng_state().tolist()

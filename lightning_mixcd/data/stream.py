@@ -1,5 +1,6 @@
 """The rows to rehearse, one after the other, in the order that the strategy chooses them."""
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_mixcd.data.host_copy import HostCopy
 from lightning_mixcd.data.pool import Pool
-from lightning_mixcd.data.seeded import SeededFetch
+from lightning_mixcd.data.seeded import SeededFetch, draws_chance
 from lightning_mixcd.functional.joining import join, n_rows, take_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.strategies.base import Strategy
@@ -92,7 +93,8 @@ class PoolStream:
         self._opened, self._used = self._opened + 1, 0
         self._note_signal()
         if self._batches is None:
-            self._batches = iter(self._loader(first=self._opened))
+            # The loader must not hold the stream: workers in a reference cycle are stopped late and slowly.
+            self._batches = iter(self._loader(PoolStream._draws(weakref.proxy(self), self._opened)))
         batch = next(self._batches)
         ticket = self._tickets.pop(self._opened)
         self._positions = {c: p for c, p in self._positions.items() if c >= self._opened}
@@ -129,10 +131,12 @@ class PoolStream:
             ticket["base_correct"] = torch.from_numpy(np.asarray(self.base_correct[index.numpy()]))
         return {k: v.pin_memory() for k, v in ticket.items()} if self.pin_memory else ticket
 
-    def _loader(self, first: int) -> DataLoader[Any]:
+    def _loader(self, draws: Iterator[tuple[int, list[int]]]) -> DataLoader[Any]:
+        pool, seed = self.pool, stream_key(self.seed, self.rank)
+        chance = draws_chance(pool.dataset, pool.collate_fn) if pool.random is None else pool.random
         return DataLoader(
-            SeededFetch(self.pool.dataset, self.pool.collate_fn, seed=stream_key(self.seed, self.rank)),
-            batch_sampler=self._draws(first),  # type: ignore[arg-type]  # any iterable works; torch asks for lists
+            SeededFetch(pool.dataset, pool.collate_fn, seed=seed if chance else None),
+            batch_sampler=draws,  # type: ignore[arg-type]  # any iterable works; torch asks for lists
             collate_fn=_as_it_is,
             num_workers=self.pool.num_workers,
             prefetch_factor=self.pool.prefetch_factor,

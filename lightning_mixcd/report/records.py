@@ -1,10 +1,11 @@
 """What a run leaves on disk."""
 
+import csv
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-__all__ = ["Record", "read_records"]
+__all__ = ["Record", "read_logged", "read_records"]
 
 FILE = "result.json"
 
@@ -14,7 +15,7 @@ class Record:
     """What one finetuning run measured at its end.
 
     Args:
-        strategy: Name of the strategy's configuration.
+        name: Name of the run's method: its strategy's configuration, unless it was given one.
         mix_ratio: Rehearsed samples per finetune sample.
         seed: Seed of base model, data and draws; runs of one seed are a pair.
         data: Name of the data configuration.
@@ -22,13 +23,14 @@ class Record:
         new_accuracy: On the new task's validation set, in [0, 1].
         compute_units: Sample-forwards + 2 x sample-backwards, ledger and extra passes included.
         seconds: Wall-clock time of the run.
+        damaged_share: Share of the rehearsed samples that were damaged, over the run; None if not logged.
 
     Example:
-        >>> Record("mixcd", 0.25, 0, "digits", 0.91, 0.88, 12000, 3.5).strategy
+        >>> Record("mixcd", 0.25, 0, "digits", 0.91, 0.88, 12000, 3.5).name
         'mixcd'
     """
 
-    strategy: str
+    name: str
     mix_ratio: float
     seed: int
     data: str
@@ -36,6 +38,7 @@ class Record:
     new_accuracy: float
     compute_units: int
     seconds: float
+    damaged_share: float | None = None
 
     def write(self, folder: Path) -> None:
         """Write to the run's folder.
@@ -46,28 +49,58 @@ class Record:
         (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
-def read_records(folder: Path) -> list[Record]:
+def read_records(folder: Path) -> dict[Path, Record]:
     """Read all runs below a folder.
 
     Args:
         folder: The folder, such as that of a sweep.
 
     Returns:
-        The records, by path.
+        The records by the folders of their runs, in the order of these.
 
     Raises:
-        ValueError: If there is none, one is not a record, or they are of several data sets.
+        ValueError: If there is none, one is not a record, two are of the same name, mix ratio and seed, or they
+            are of several data sets.
     """
-    found = []
+    found: dict[Path, Record] = {}
+    seen: dict[tuple[str, str, float, int], Path] = {}
     for path in sorted(folder.rglob(FILE)):
         try:
             values = json.loads(path.read_text())
-            found.append(Record(**{field.name: values[field.name] for field in fields(Record)}))
+            record = Record(**{field.name: values[field.name] for field in fields(Record)})
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a run's record ({error!r}). Delete it or run again.") from error
+        key = (record.data, record.name, record.mix_ratio, record.seed)
+        if key in seen:
+            raise ValueError(
+                f"{path.parent} and {seen[key]} are both {record.name}, mix ratio {record.mix_ratio:g}, seed "
+                f"{record.seed}. Name methods apart when they run, such as `name=mixcd_label`, or delete one."
+            )
+        found[path.parent], seen[key] = record, path.parent
     if not found:
         raise ValueError(f"There is no {FILE} below {folder}. Give the folder of a `mixcd-train` run or sweep.")
-    data = sorted({record.data for record in found})
+    data = sorted({record.data for record in found.values()})
     if len(data) > 1:
         raise ValueError(f"Runs of several data sets cannot be compared: {data}. Report on each by itself.")
     return found
+
+
+def read_logged(metrics: Path, prefix: str) -> dict[str, dict[int, float]]:
+    """Read what a run logged.
+
+    Args:
+        metrics: The `metrics.csv` of Lightning's `CSVLogger`; a file that is not there has logged nothing.
+        prefix: What the names begin with.
+
+    Returns:
+        By name, in their order, the values by optimizer step.
+    """
+    found: dict[str, dict[int, float]] = {}
+    if not metrics.exists():
+        return found
+    with metrics.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name in row:
+                if name.startswith(prefix) and row[name]:
+                    found.setdefault(name, {})[int(row["step"])] = float(row[name])
+    return dict(sorted(found.items()))

@@ -1,6 +1,6 @@
 """Strategies side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,66 +31,74 @@ class Interval:
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy at one mix ratio, over its seeds.
+    """One method at one mix ratio, over its seeds.
 
     Args:
-        strategy: Its name.
+        name: Its name.
         mix_ratio: Rehearsed samples per finetune sample.
         n: Number of seeds.
         prior: Mean prior accuracy.
         new: Mean new accuracy.
         compute_units: Mean compute units.
+        damaged_share: Mean share of the rehearsed samples that were damaged; None if not logged.
         prior_gain: Paired difference in prior accuracy to the reference; None without common seeds.
         new_gain: The same in new accuracy.
     """
 
-    strategy: str
+    name: str
     mix_ratio: float
     n: int
     prior: float
     new: float
     compute_units: float
+    damaged_share: float | None
     prior_gain: Interval | None
     new_gain: Interval | None
 
 
-def compare(records: Sequence[Record], *, reference: str = "uniform") -> list[Row]:
-    """Compare every strategy with a reference, seed by seed.
+def compare(records: Iterable[Record], *, reference: str = "uniform") -> list[Row]:
+    """Compare every method with a reference, seed by seed.
 
     Args:
-        records: Runs; of several with one strategy, ratio and seed the last counts.
-        reference: The strategy compared with, at the same mix ratio.
+        records: Runs, one for each name, mix ratio and seed.
+        reference: Name of the method compared with, at the same mix ratio.
 
     Returns:
-        A row per mix ratio and strategy, the least accurate on the prior task first.
+        A row per mix ratio and method, the least accurate on the prior task first.
 
     Example:
         >>> runs = [("uniform", 0.8), ("mixcd", 0.9)]
         >>> records = [Record(s, 0.25, seed, "digits", p, 0.9, 1, 1.0) for s, p in runs for seed in (0, 1)]
-        >>> [(row.strategy, str(row.prior_gain)) for row in compare(records)][1]
+        >>> [(row.name, str(row.prior_gain)) for row in compare(records)][1]
         ('mixcd', '+10.0 [+10.0, +10.0]')
     """
     groups: dict[tuple[float, str], dict[int, Record]] = {}
     for record in records:
-        groups.setdefault((record.mix_ratio, record.strategy), {})[record.seed] = record
+        groups.setdefault((record.mix_ratio, record.name), {})[record.seed] = record
     rows = []
-    for (ratio, strategy), runs in groups.items():
+    for (ratio, name), runs in groups.items():
         against = groups.get((ratio, reference), {})
         common = sorted(runs.keys() & against.keys())
         pairs = [(runs[seed], against[seed]) for seed in common]
         rows.append(
             Row(
-                strategy,
+                name,
                 ratio,
                 len(runs),
                 float(np.mean([run.prior_accuracy for run in runs.values()])),
                 float(np.mean([run.new_accuracy for run in runs.values()])),
                 float(np.mean([run.compute_units for run in runs.values()])),
+                _mean([run.damaged_share for run in runs.values()]),
                 paired_difference([(a.prior_accuracy, b.prior_accuracy) for a, b in pairs]),
                 paired_difference([(a.new_accuracy, b.new_accuracy) for a, b in pairs]),
             )
         )
     return sorted(rows, key=lambda row: (row.mix_ratio, row.prior))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def paired_difference(pairs: Sequence[tuple[float, float]]) -> Interval | None:

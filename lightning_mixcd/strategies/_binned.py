@@ -99,9 +99,9 @@ class BinnedStrategy(Strategy):
 
     @override
     def select(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
-        quotas = bin_quotas(self.probabilities(signal), self.sizes, n, generator=generator)
+        quotas = bin_quotas(self.probabilities(signal), self.sizes, n, generator=generator).numpy()
         index: list[int] = []
-        for bin_ in quotas.nonzero().flatten().tolist():
+        for bin_ in quotas.nonzero()[0].tolist():
             index += self._shuffles.take(bin_, int(quotas[bin_]))
         # Else a step that takes part of a draw would get its lowest bins.
         return torch.tensor(index)[torch.randperm(n, generator=generator)]

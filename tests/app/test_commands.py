@@ -27,10 +27,10 @@ def sweep(tmp_path_factory):
 
 def test_sweep_leaves_a_record_per_run(sweep):
     records = [json.loads(path.read_text()) for path in sorted(sweep.rglob("result.json"))]
-    assert [record["strategy"] for record in records] == ["mixcd", "uniform"]
+    assert [record["name"] for record in records] == ["mixcd", "uniform"]
     assert all(0 <= record["prior_accuracy"] <= 1 for record in records)
     # 350 finetune samples twice, a quarter of them rehearsed beside, 3 units each; mix-cd pays for its ledger.
-    assert records[0]["compute_units"] == 3 * (700 + 175) + 600
+    assert [record["compute_units"] for record in records] == [3 * (700 + 175) + 600, 3 * (700 + 175)]
 
 
 def test_runs_of_one_seed_share_one_base_model(sweep):
@@ -43,7 +43,7 @@ def test_report_writes_table_and_pictures(sweep):
     assert done.returncode == 0, done.stderr
     assert "mixcd" in done.stdout
     with (sweep / "runs" / "table.csv").open(newline="") as file:
-        assert {row["strategy"] for row in csv.DictReader(file)} == {"uniform", "mixcd"}
+        assert {row["name"] for row in csv.DictReader(file)} == {"uniform", "mixcd"}
     for picture in ("pareto.png", "rates.png"):
         assert (sweep / "runs" / picture).read_bytes().startswith(b"\x89PNG")
 

@@ -131,20 +131,32 @@ class GlobalChance(Good):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (NaNUnseen, r"`NaNUnseen\.rates` must be in \[0, 1\] and never NaN, got \[nan\] before any update\. Decide"),
+        (
+            NaNUnseen,
+            r"`NaNUnseen\.rates` must be in \[0, 1\] and never NaN, got \[nan\] before any update\. Decide",
+        ),
         (AboveOne, r"must be in \[0, 1\] and never NaN, got \[1\.25\] before any update"),
         (OneRate, r"must return floats of shape \(1,\), one rate per bin, got 0\.5 before any update"),
         (RatesList, r"must return floats of shape \(1,\), one rate per bin, got \[0\.5\] before any update"),
         (WholeRates, r"must return floats of shape \(1,\), one rate per bin, got tensor\(\[0\]\)"),
         (NeverForgets, r"`NeverForgets\.reset` must forget everything learnt before it"),
-        (InPlace, r"`InPlace\.update` must not change in place what .* Write `self\.seen = self\.seen \+ seen`"),
+        (
+            InPlace,
+            r"`InPlace\.update` must not change in place what .* Write `self\.seen = self\.seen \+ seen`",
+        ),
         (RatesInPlace, r"must not change in place what `rates` or `state_dict` returned before"),
-        (ChangesCounts, r"`ChangesCounts\.update` must not change its arguments, nor keep and change them later"),
+        (
+            ChangesCounts,
+            r"`ChangesCounts\.update` must not change its arguments, nor keep and change them later",
+        ),
         (KeepsCounts, r"`KeepsCounts\.update` must not change its arguments, nor keep and change them later"),
         (StateForgotten, r"StateForgotten must go on from a checkpoint .* Name every tensor .* in `STATE`"),
         (PickledState, r"PickledState's state must load with `torch\.load\(weights_only=True\)`"),
         (StateMixedUp, r"StateMixedUp must go on from a checkpoint as if it had not stopped"),
-        (Waits, r"`Waits\.update` and `rates` must stay on the device .* no `\.item\(\)`.* Use `torch\.where`"),
+        (
+            Waits,
+            r"`Waits\.update` and `rates` must stay on the device .* no `\.item\(\)`.* Use `torch\.where`",
+        ),
         (HostRates, r"must stay on the device of the counts and must not read values"),
         (Biased, r"Biased must find planted rates within 5 standard errors .* Pass `learns=False`"),
         (GlobalChance, r"GlobalChance must not use or seed global random state, but changed \['torch'\]'s"),

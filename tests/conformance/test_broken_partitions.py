@@ -23,7 +23,9 @@ def test_good_partition_passes_as_class_instance_or_function():
 def test_own_columns_come_with_a_ledger():
     ledger = toy_ledgers()["mixed"].with_columns(genre=["a", "b"] * 45)
     check_partition(ByColumn("genre"), ledger=ledger)
-    with pytest.raises(AssertionError, match=r"ByColumn refused the ledger to check it on: .* Pass `ledger=`"):
+    with pytest.raises(
+        AssertionError, match=r"ByColumn refused the ledger to check it on: .* Pass `ledger=`"
+    ):
         check_partition(ByColumn("genre"))
 
 
@@ -85,13 +87,22 @@ class SortsLedger(Good):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Floats, r"`Floats\.assign` must return an int64 array of shape \(90,\), .* got float64 of shape \(90,\)"),
-        (Lists, r"must return an int64 array of shape \(90,\), one bin per pool sample, got list of shape None"),
+        (
+            Floats,
+            r"`Floats\.assign` must return an int64 array of shape \(90,\), .* got float64 of shape \(90,\)",
+        ),
+        (
+            Lists,
+            r"must return an int64 array of shape \(90,\), one bin per pool sample, got list of shape None",
+        ),
         (OnlyCorrect, r"must return an int64 array of shape \(90,\), .* got int64 of shape \(60,\)"),
         (FromOne, r"must number bins 0 to K-1 and use each number, got \[1, 2, 3\]\. `numpy\.unique"),
         (Gaps, r"must number bins 0 to K-1 and use each number, got \[0, 2, 4\]"),
         (Negative, r"must number bins 0 to K-1 and use each number, got \[-1, 0, 1\]"),
-        (OwnChance, r"`OwnChance\.assign` must give the same bins for the same ledger each time, .* Take a seed"),
+        (
+            OwnChance,
+            r"`OwnChance\.assign` must give the same bins for the same ledger each time, .* Take a seed",
+        ),
         (GoesOn, r"must give the same bins for the same ledger each time"),
         (GlobalChance, r"GlobalChance must not use or seed global random state, but changed \['random'\]'s"),
         (SortsLedger, r"SortsLedger must not change the ledger, but changed \['loss'\]\. Copy it first"),

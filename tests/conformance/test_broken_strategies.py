@@ -106,7 +106,9 @@ class OutOfRange(Good):
         return good_select(self, n, signal, generator) + 1
 
 
-@caught_by(r"`NoneAvailable\.setup` must set `n_available`, .* between 1 and 90, got 0\. Raise a `ValueError`")
+@caught_by(
+    r"`NoneAvailable\.setup` must set `n_available`, .* between 1 and 90, got 0\. Raise a `ValueError`"
+)
 class NoneAvailable(Good):
     def setup(self, n_pool, ledger, *, seed):
         super().setup(n_pool, ledger, seed=seed)
@@ -120,18 +122,22 @@ class Strays(Good):
         self.n_available = n_pool // 2
 
 
-@caught_by(r"GlobalTorch must draw the same for the same ledger and seeds\. Take all chance from the `generator`")
+@caught_by(
+    r"GlobalTorch must draw the same for the same ledger and seeds\. Take all chance from the `generator`"
+)
 class GlobalTorch(Good):
     def select(self, n, *, signal, generator):
         return torch.randperm(len(self.order))[:n]
 
 
-@caught_by(r"GlobalSeed must not use or seed global random state, but changed \['random', 'numpy', 'torch'\]'s")
+@caught_by(
+    r"GlobalSeed must not use or seed global random state, but changed \['random', 'numpy', 'torch'\]'s"
+)
 class GlobalSeed(Good):
     def setup(self, n_pool, ledger, *, seed):
         super().setup(n_pool, ledger, seed=seed)
         random.seed(seed)
-        np.random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 -- the global state is what is tested
         torch.manual_seed(seed)
 
 
@@ -167,7 +173,9 @@ class FloatDrawState(Good):
         return self.turn.float()
 
 
-@caught_by(r"`DrawStateAlive\.select` must not change `signal`, nor what `draw_state` returned\. Return a copy")
+@caught_by(
+    r"`DrawStateAlive\.select` must not change `signal`, nor what `draw_state` returned\. Return a copy"
+)
 class DrawStateAlive(Good):
     def select(self, n, *, signal, generator):
         index = good_select(self, n, signal, generator)
@@ -190,7 +198,9 @@ class SignalUsedUp(Good):
         return index
 
 
-@caught_by(r"DrawStateForgotten must draw the same again after `load_draw_state`\. Whatever one draw leaves behind")
+@caught_by(
+    r"DrawStateForgotten must draw the same again after `load_draw_state`\. Whatever one draw leaves behind"
+)
 class DrawStateForgotten(Good):
     def draw_state(self):
         return torch.zeros(0, dtype=torch.int64)
@@ -199,18 +209,22 @@ class DrawStateForgotten(Good):
         pass
 
 
-@caught_by(r"`ReadsAhead\.select` must read what was learnt from `signal` alone\. Else a draw depends on how far")
+@caught_by(
+    r"`ReadsAhead\.select` must read what was learnt from `signal` alone\. Else a draw depends on how far"
+)
 class ReadsAhead(Good):
     def select(self, n, *, signal, generator):
         return good_select(self, n, self.wrong, generator)
 
 
-@caught_by(r"`UnannouncedLoss\.tally` must do with .* or the class must say `needs_loss = True`\. It raised TypeError")
+@caught_by(r"`UnannouncedLoss\.tally` must do with .* must say `needs_loss = True`\. It raised TypeError")
 class UnannouncedLoss(Good):
     needs_loss = False
 
 
-@caught_by(r"`UnannouncedLedger\.setup` must work without a ledger, or the class must say `needs_ledger = True`")
+@caught_by(
+    r"`UnannouncedLedger\.setup` must work without a ledger, or the class must say `needs_ledger = True`"
+)
 class UnannouncedLedger(Good):
     def setup(self, n_pool, ledger, *, seed):
         super().setup(ledger.size, ledger, seed=seed)
@@ -229,7 +243,7 @@ class LooksBeyond(Good):
         probe.correct(torch.tensor([len(self.order)]))
 
 
-@caught_by(r"StateForgotten must go on from a checkpoint as if it had not stopped\. Put what it learns into `state_dict`")
+@caught_by(r"StateForgotten must go on from a checkpoint .*\. Put what it learns into `state_dict`")
 class StateForgotten(Good):
     def state_dict(self):
         return {}
@@ -244,14 +258,18 @@ class PickledState(Good):
         return {"wrong": self.wrong, "order": self.order.numpy()}
 
 
-@caught_by(r"StateAlive must not change in place what `state_dict` returned|What `StateAlive\.signal` returned")
+@caught_by(
+    r"StateAlive must not change in place what `state_dict` returned|What `StateAlive\.signal` returned"
+)
 class StateAlive(Good):
     def update(self, tally, *, steps):
         if tally.device == self.wrong.device:
             self.wrong.mul_(0.5**steps).add_(tally)
 
 
-@caught_by(r"What `SignalAlive\.signal` returned must never change in place: .* Make a new tensor in `update`")
+@caught_by(
+    r"What `SignalAlive\.signal` returned must never change in place: .* Make a new tensor in `update`"
+)
 class SignalAlive(Good):
     def update(self, tally, *, steps):
         super().update(tally, steps=steps)
@@ -275,7 +293,7 @@ class ContextOfPlace(Good):
         return {"odd": torch.arange(len(index)) % 2}
 
 
-@caught_by(r"`ContextTooShort\.context` must return tensors on the CPU with one row per sample, got one=tensor\(\[0\]\)")
+@caught_by(r"`ContextTooShort\.context` must return .* one row per sample, got one=tensor\(\[0\]\)")
 class ContextTooShort(Good):
     def context(self, index):
         return {**super().context(index), "one": torch.zeros(1)[:1].long()}
@@ -318,7 +336,9 @@ class OutcomeUsedUp(Good):
         return found
 
 
-@caught_by(r"Waits must learn on the device of the outcome and must not read values there, .* no `\.item\(\)`")
+@caught_by(
+    r"Waits must learn on the device of the outcome and must not read values there, .* no `\.item\(\)`"
+)
 class Waits(Good):
     def update(self, tally, *, steps):
         if tally.sum().item() > 0:
@@ -345,13 +365,13 @@ class Picky(Good):
 
 @pytest.mark.parametrize(("kind", "message", "options"), BROKEN)
 def test_broken_strategy_is_caught(kind, message, options):
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 -- the global state is what is tested
     try:
         with pytest.raises(AssertionError, match=message):
             check_strategy(kind, **options)
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])
+        np.random.set_state(states[1])  # noqa: NPY002 -- the global state is what is tested
         torch.set_rng_state(states[2])
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pkgutil
 from functools import partial
 
 import pytest
@@ -72,7 +73,9 @@ AXES = [
 def concrete(kind):
     """All subclasses that can be constructed and are of the package."""
     found = {sub for child in kind.__subclasses__() for sub in (child, *concrete(child))}
-    return {sub for sub in found if not inspect.isabstract(sub) and sub.__module__.startswith("lightning_mixcd.")}
+    return {
+        sub for sub in found if not inspect.isabstract(sub) and sub.__module__.startswith("lightning_mixcd.")
+    }
 
 
 def cases():
@@ -93,13 +96,11 @@ class TestEveryPartIsHere:
     def test_exported_parts_have_a_row(self, package, kind, table):
         exported = {getattr(package, name) for name in package.__all__}
         parts = {part for part in exported if inspect.isclass(part) and issubclass(part, kind)}
-        missing = {part.__name__ for part in parts if not inspect.isabstract(part)} - {p.__name__ for p in table}
-        assert not missing, (
-            f"no row for {sorted(missing)}: add a list of factories to {kind.__name__.upper()} rows in {__file__}"
-        )
+        missing = sorted(part.__name__ for part in parts - {*table} if not inspect.isabstract(part))
+        assert not missing, f"add a row with a list of factories for {missing} to the tables of this file"
 
     def test_parts_are_exported(self, package, kind, table):
-        for module in inspect.getmembers(package, inspect.ismodule):
-            importlib.import_module(f"{package.__name__}.{module[0]}")
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
         hidden = {part.__name__ for part in concrete(kind)} - {*package.__all__}
         assert not hidden, f"`{package.__name__}.__all__` lacks {sorted(hidden)}"

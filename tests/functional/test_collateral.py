@@ -42,7 +42,10 @@ class TestBinCounts:
         assert counts.tolist() == [[1001], [1001]]
 
     def test_nothing_waits_for_the_device(self):
-        index, damaged = torch.zeros(3, dtype=torch.int64, device="meta"), torch.zeros(3, device="meta").bool()
+        index, damaged = (
+            torch.zeros(3, dtype=torch.int64, device="meta"),
+            torch.zeros(3, device="meta").bool(),
+        )
         assert bin_counts(index, damaged, 4).shape == (2, 4)
 
 
@@ -61,7 +64,9 @@ class TestBetaMean:
         p = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
         density = p ** (s + a - 1) * (1 - p) ** (m - s + b - 1)
         expected = ((p * density).sum() / density.sum()).item()
-        assert beta_mean(torch.tensor([s]), torch.tensor([m]), a, b).item() == pytest.approx(expected, abs=1e-3)
+        assert beta_mean(torch.tensor([s]), torch.tensor([m]), a, b).item() == pytest.approx(
+            expected, abs=1e-3
+        )
 
 
 class TestBinProbabilities:

@@ -18,7 +18,10 @@ def generator(seed=0):
 
 def quotas(probabilities, capacities, n, seed=0):
     return bin_quotas(
-        torch.tensor(probabilities, dtype=torch.float64), torch.tensor(capacities), n, generator=generator(seed)
+        torch.tensor(probabilities, dtype=torch.float64),
+        torch.tensor(capacities),
+        n,
+        generator=generator(seed),
     ).tolist()
 
 
@@ -107,7 +110,7 @@ class TestPermute:
 
     @pytest.mark.parametrize("size", [3, 4])
     def test_every_order_is_equally_likely(self, size):
-        orders = {order: 0 for order in itertools.permutations(range(size))}
+        orders = dict.fromkeys(itertools.permutations(range(size)), 0)
         for key in range(3000):
             orders[tuple(permute(range(size), size, stream_key(0, key)).tolist())] += 1
         assert fits(list(orders.values()))

@@ -29,7 +29,10 @@ def test_good_bins_are_handed_on():
         (np.zeros(4, dtype=np.int32), r"`Given\.assign` must return int64 .* got int32 of shape \(4,\)"),
         ([0.0, 1.0, 0.0, 1.0], r"got float64 of shape \(4,\)"),
         (np.array([0, -1, 0, 0]), r"`Given\.assign` must number bins from 0, got -1"),
-        (np.array([0, 3, 0, 0]), r"left bins \[1, 2\] with no member\. Number only bins that exist: `numpy\.unique"),
+        (
+            np.array([0, 3, 0, 0]),
+            r"left bins \[1, 2\] with no member\. Number only bins that exist: `numpy\.unique",
+        ),
         (np.array([1, 1, 1, 1]), r"left bins \[0\] with no member"),
     ],
 )

@@ -34,7 +34,9 @@ def test_the_label_is_a_column():
 
 @pytest.mark.parametrize("values", [[0.5, 1.5], [[1, 2], [3, 4]]])
 def test_values_that_are_no_categories_are_refused(values):
-    message = r"`column` must name whole numbers or strings, one per sample, but 'x' has dtype .* `ByLossQuantile`"
+    message = (
+        r"`column` must name whole numbers or strings, one per sample, but 'x' has dtype .* `ByLossQuantile`"
+    )
     with pytest.raises(ValueError, match=message):
         ByColumn("x").bins(ledger(x=values))
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.partitions import ByLossQuantile
 
-samples = st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.5])), min_size=1, max_size=60)
+samples = st.lists(
+    st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.5])), min_size=1, max_size=60
+)
 
 
 def bins(rows, n_bins):
@@ -21,7 +23,7 @@ def test_correct_samples_are_dealt_out_by_rank(rows, data):
     right = [i for i, (correct, _) in enumerate(rows) if correct]
     n_bins = data.draw(st.integers(1, len(right)))
     found = bins(rows, n_bins)
-    # Sorted by loss and, where losses are equal, by index, bins never go down and differ in size by one at most.
+    # By loss and, where losses are equal, by index, bins never go down; sizes differ by one at most.
     ordered = [found[i] for i in sorted(right, key=lambda i: (rows[i][1], i))]
     sizes = np.bincount(ordered, minlength=n_bins)
     assert ordered == sorted(ordered)
@@ -48,7 +50,9 @@ def test_wrong_samples_take_no_room_from_the_right_ones():
 
 
 def test_more_bins_than_correct_samples_are_refused():
-    message = r"`n_bins` \(3\) must be at most the number of base-correct samples \(2\), .* `ByLossQuantile\(2\)`"
+    message = (
+        r"`n_bins` \(3\) must be at most the number of base-correct samples \(2\), .* `ByLossQuantile\(2\)`"
+    )
     with pytest.raises(ValueError, match=message):
         bins([(True, 0.1), (True, 0.2), (False, 0.3)], 3)
 

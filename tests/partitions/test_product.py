@@ -35,5 +35,7 @@ def test_rare_combinations_share_one_bin_and_common_ones_keep_theirs(rows, least
 
 
 def test_nothing_to_cross_is_refused():
-    with pytest.raises(ValueError, match=r"`parts` must hold a partition or more, got none\. Use `Single\(\)`"):
+    with pytest.raises(
+        ValueError, match=r"`parts` must hold a partition or more, got none\. Use `Single\(\)`"
+    ):
         Product([])

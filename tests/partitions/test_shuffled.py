@@ -11,7 +11,9 @@ def ledger(n=3000):
     rng = np.random.default_rng(0)
     label = rng.choice(3, size=n, p=[0.7, 0.2, 0.1])
     # How often the base model is right depends on the class, which sizes among correct samples must keep.
-    return Ledger.from_arrays(correct=rng.random(n) < np.array([0.9, 0.5, 0.1])[label], loss=[0.1] * n, label=label)
+    return Ledger.from_arrays(
+        correct=rng.random(n) < np.array([0.9, 0.5, 0.1])[label], loss=[0.1] * n, label=label
+    )
 
 
 def test_sizes_stay_among_correct_and_among_wrong_samples():

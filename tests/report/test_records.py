@@ -9,7 +9,7 @@ def test_round_trip(tmp_path):
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     GOOD.write(folder)
-    assert read_records(tmp_path) == [GOOD]
+    assert read_records(tmp_path) == {folder: GOOD}
 
 
 def test_empty_folder_is_refused(tmp_path):
@@ -21,6 +21,14 @@ def test_empty_folder_is_refused(tmp_path):
 def test_broken_record_is_named(tmp_path, text):
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(ValueError, match=r"result\.json is not a run's record"):
+        read_records(tmp_path)
+
+
+def test_two_runs_of_one_name_ratio_and_seed_are_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        GOOD.write(tmp_path / name)
+    with pytest.raises(ValueError, match="both mixcd, mix ratio 0.25, seed 3.*`name=mixcd_label`"):
         read_records(tmp_path)
 
 

@@ -1,0 +1,222 @@
+"""The datamodule: the user's one behaves as without it, and both wirings give one run."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_mixcd import MixCD, NoRehearsal, Pool, RehearsalCallback, RehearsalDataModule, Uniform
+from tests.toys import (
+    Finetune,
+    Listed,
+    Toy,
+    finetune,
+    finetuned,
+    flat,
+    ids,
+    ledger,
+    pool,
+    rehearsed,
+    trainer,
+    weights,
+)
+
+
+def run(callback, data, *, module=None, seed=5, **settings):
+    pl.seed_everything(seed, verbose=False)
+    module, logger = module or Toy(dropout=0.3), Listed()
+    settings = {"logger": logger, "log_every_n_steps": 1, "max_epochs": 2, **settings}
+    trainer(callback, **settings).fit(module, datamodule=data)
+    return module, logger.rows
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_both_wirings_give_the_same_run(shuffle, num_workers):
+    settings = {"ledger": ledger(), "mix_ratio": 0.4}
+    ours = Pool(pool(), num_workers=num_workers)
+    by_callback = run(RehearsalCallback(MixCD(), pool=ours, **settings), Finetune(shuffle=shuffle))
+    by_data = run(
+        RehearsalCallback(MixCD()), RehearsalDataModule(Finetune(shuffle=shuffle), ours, **settings)
+    )
+    assert by_callback[0].seen == by_data[0].seen
+    assert torch.equal(weights(by_callback[0]), weights(by_data[0]))
+    assert by_callback[1] == by_data[1]
+    assert sum(map(len, rehearsed(by_data[0]))) == 32
+
+
+def test_both_wirings_record_the_same_ledger(tmp_path):
+    one = run(RehearsalCallback(MixCD(), pool=pool(), ledger=tmp_path / "1"), Finetune(shuffle=True))
+    data = RehearsalDataModule(Finetune(shuffle=True), pool(), ledger=tmp_path / "2")
+    two = run(RehearsalCallback(MixCD()), data)
+    assert one[0].seen == two[0].seen
+    assert one[1] == two[1]
+
+
+def test_plain_loader_gives_the_same_run_too():
+    module = Toy(dropout=0.3)
+    pl.seed_everything(5, verbose=False)
+    module = Toy(dropout=0.3)
+    callback = RehearsalCallback(Uniform(), pool=pool())
+    trainer(callback, max_epochs=2).fit(module, DataLoader(finetune(), 8, shuffle=True))
+    data = RehearsalDataModule(Finetune(shuffle=True), pool())
+    assert run(RehearsalCallback(Uniform()), data, logger=False)[0].seen == module.seen
+
+
+def test_order_seed_makes_the_order_independent_of_the_global_one():
+    def fit(seed):
+        data = RehearsalDataModule(Finetune(shuffle=True), pool(), order_seed=1)
+        return finetuned(run(RehearsalCallback(Uniform()), data, seed=seed)[0])
+
+    assert fit(1) == fit(2)
+    assert sorted(flat(fit(1)[:5])) == [*range(40)]
+
+
+class Full(Finetune):
+    """Everything that a datamodule may have; tells what was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.called, self.prepare_data_per_node = [], False
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def prepare_data(self):
+        self.called.append(("prepare_data", self.trainer is not None))
+
+    def setup(self, stage):
+        self.called.append(("setup", stage, self.trainer is not None))
+
+    def teardown(self, stage):
+        self.called.append(("teardown", stage))
+
+    def on_exception(self, exception):
+        self.called.append(("on_exception", str(exception)))
+
+    def val_dataloader(self):
+        return [DataLoader(finetune(), 20), DataLoader(finetune(), 40)]
+
+    def test_dataloader(self):
+        return DataLoader(finetune(), 20)
+
+    def predict_dataloader(self):
+        return DataLoader(finetune(), batch_size=10)
+
+    def state_dict(self):
+        return {"called": len(self.called)}
+
+    def load_state_dict(self, state_dict):
+        self.called.append(("load_state_dict", state_dict))
+
+
+class Watching(Toy):
+    def __init__(self):
+        super().__init__()
+        self.evaluated = []
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.evaluated.append(("val", dataloader_idx, ids(batch[0])))
+
+    def test_step(self, batch, batch_idx):
+        self.evaluated.append(("test", 0, ids(batch[0])))
+
+    def predict_step(self, batch, batch_idx):
+        self.evaluated.append(("predict", 0, ids(batch[0])))
+        return batch[1]
+
+
+def test_hooks_of_the_users_datamodule_are_called():
+    full = Full()
+    data = RehearsalDataModule(full, pool())
+    assert (data.prepare_data_per_node, data.allow_zero_length_dataloader_with_multiple_devices) == (
+        False,
+        True,
+    )
+    run(RehearsalCallback(Uniform()), data, max_epochs=1)
+    assert full.called == [("prepare_data", True), ("setup", "fit", True), ("teardown", "fit")]
+
+
+def test_exception_reaches_the_users_datamodule():
+    class Failing(Toy):
+        def training_step(self, batch, batch_idx):
+            raise RuntimeError("the user's own")
+
+    full = Full()
+    with pytest.raises(RuntimeError, match="the user's own"):
+        run(RehearsalCallback(Uniform()), RehearsalDataModule(full, pool()), module=Failing())
+    assert full.called[-1] == ("on_exception", "the user's own")
+
+
+def test_loaders_of_other_stages_are_the_users():
+    module, data = Watching(), RehearsalDataModule(Full(), pool())
+    bench = trainer(RehearsalCallback(Uniform()))
+    bench.validate(module, datamodule=data, verbose=False)
+    bench.test(module, datamodule=data, verbose=False)
+    bench.predict(module, datamodule=data)
+    assert [(stage, place, len(rows)) for stage, place, rows in module.evaluated] == [
+        ("val", 0, 20),
+        ("val", 0, 20),
+        ("val", 1, 40),
+        ("test", 0, 20),
+        ("test", 0, 20),
+        *[("predict", 0, 10)] * 4,
+    ]
+
+
+def test_prior_task_is_validated_after_the_new_one():
+    module = Watching()
+    data = RehearsalDataModule(Full(), pool(), prior_val=DataLoader(pool(), 30))
+    run(RehearsalCallback(Uniform()), data, module=module, max_epochs=1, num_sanity_val_steps=0)
+    assert [(place, len(rows)) for _, place, rows in module.evaluated] == [
+        (0, 20),
+        (0, 20),
+        (1, 40),
+        (2, 30),
+        (2, 30),
+    ]
+    assert module.evaluated[-1][2][-1] == 1059
+
+
+def test_prior_task_alone_is_validated():
+    module = Watching()
+    data = RehearsalDataModule(Finetune(), pool(), prior_val=DataLoader(pool(), 30))
+    run(RehearsalCallback(Uniform()), data, module=module, max_epochs=1, num_sanity_val_steps=0)
+    assert [(place, len(rows)) for _, place, rows in module.evaluated] == [(0, 30), (0, 30)]
+
+
+def test_without_validation_loaders_nothing_is_validated():
+    # Lightning warns of an empty list of loaders, and warnings are errors here.
+    module = Watching()
+    run(RehearsalCallback(Uniform()), RehearsalDataModule(Finetune(), pool()), module=module, max_epochs=1)
+    assert module.evaluated == []
+
+
+def test_state_of_the_users_datamodule_is_saved_and_loaded(tmp_path):
+    for user, expected in ((Full(), {"finetune": {"called": 2}}), (Finetune(), None)):
+        data = RehearsalDataModule(user, pool())
+        bench = trainer(RehearsalCallback(Uniform()))
+        bench.fit(Toy(), datamodule=data)
+        bench.save_checkpoint(tmp_path / "end.ckpt")
+        saved = torch.load(tmp_path / "end.ckpt", weights_only=True).get("RehearsalDataModule")
+        assert saved == (expected and {"finetune": {"called": 3}})
+        again = type(user)()
+        trainer(RehearsalCallback(Uniform()), max_epochs=2).fit(
+            Toy(), datamodule=RehearsalDataModule(again, pool()), ckpt_path=tmp_path / "end.ckpt"
+        )
+        if expected:
+            assert ("load_state_dict", {"called": 3}) in again.called
+
+
+@pytest.mark.parametrize("mix_ratio", [0, 17])
+def test_mix_ratio_out_of_range_is_refused(mix_ratio):
+    data = RehearsalDataModule(Finetune(), pool(), mix_ratio=mix_ratio)
+    with pytest.raises(ValueError, match="`mix_ratio` must be above 0 and at most 16"):
+        run(RehearsalCallback(Uniform()), data)
+
+
+def test_loader_that_cannot_resume_is_refused_where_it_must():
+    class Weighted(Finetune):
+        def train_dataloader(self):
+            return DataLoader(finetune(), batch_sampler=[[0, 1]])
+
+    with pytest.raises(TypeError, match="`order_seed` needs one `DataLoader`"):
+        run(RehearsalCallback(NoRehearsal()), RehearsalDataModule(Weighted(), pool(), order_seed=0))

@@ -1,0 +1,58 @@
+"""What may be a pool, and how its queue follows from its lag."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import Dataset, IterableDataset
+
+from lightning_mixcd.data.pool import Pool
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        yield 1
+
+
+class SizedStream(Endless):
+    def __len__(self):
+        return 3
+
+
+class WithoutLength(Dataset):
+    def __getitem__(self, i):
+        return i
+
+
+@given(st.integers(0, 8), st.integers(0, 40))
+def test_the_queue_is_as_long_as_the_lag_allows(num_workers, more):
+    pool = Pool(range(5), num_workers=num_workers, lag=num_workers + more)
+    if num_workers == 0:
+        assert pool.prefetch_factor is None
+    else:
+        assert pool.prefetch_factor >= 1
+        assert pool.lag - num_workers < pool.prefetch_factor * num_workers <= pool.lag
+
+
+def test_length_is_that_of_the_dataset():
+    assert len(Pool([10, 20, 30])) == 3
+
+
+@pytest.mark.parametrize("dataset", [Endless(), SizedStream(), WithoutLength(), iter([1])])
+def test_what_cannot_be_picked_by_index_is_refused(dataset):
+    name = type(dataset).__name__
+    with pytest.raises(
+        TypeError, match=rf"`pool` must be a map-style dataset with a length, got {name}\. .* index it"
+    ):
+        Pool(dataset)
+
+
+def test_empty_pool_is_refused():
+    with pytest.raises(ValueError, match=r"`pool` must hold at least one sample, got none"):
+        Pool([])
+
+
+@pytest.mark.parametrize(("num_workers", "lag"), [(-1, 8), (9, 8), (1, 0), (0, -1)])
+def test_numbers_out_of_range_are_refused(num_workers, lag):
+    message = rf"`num_workers` must be between 0 and `lag` \({lag}\), got {num_workers}\. Raise `lag`"
+    with pytest.raises(ValueError, match=message):
+        Pool(range(5), num_workers=num_workers, lag=lag)

@@ -1,0 +1,290 @@
+"""Reading correctness: every way that is understood, and what is said where none is."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lightning_mixcd import CaptureError, MixCD, RehearsalCallback, Uniform
+from lightning_mixcd.capture import Readout
+from tests.toys import Listed, Toy, finetune, ledger, pool, trainer
+
+LOGITS = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+LABELS = torch.tensor([1, 1, 1, 0])
+RIGHT = [True, False, True, True]
+X = torch.zeros(4, 2)
+
+
+class Pair(NamedTuple):
+    x: Tensor
+    label: Tensor
+    weight: Tensor
+
+
+@dataclass
+class Record:
+    x: Tensor
+    y: Tensor
+
+
+@pytest.mark.parametrize(
+    ("outputs", "batch", "settings"),
+    [
+        ({"logits": LOGITS}, (X, LABELS), {}),
+        ({"logits": LOGITS}, [X, LABELS], {}),
+        ({"logits": LOGITS}, {"x": X, "labels": LABELS}, {}),
+        ({"logits": LOGITS}, {"x": X, "y": LABELS}, {}),
+        ({"logits": LOGITS}, {"target": LABELS, "x": X}, {}),
+        ({"logits": LOGITS}, Pair(X, LABELS, torch.ones(4)), {}),
+        ({"logits": LOGITS}, Record(X, LABELS), {}),
+        ({"logits": LOGITS}, {"x": X, "genre": LABELS}, {"target": "genre"}),
+        ({"logits": LOGITS}, {"x": X, "values": LABELS}, {"target": "values"}),
+        ({"logits": LOGITS}, (LABELS, X), {"target": 0}),
+        ({"logits": LOGITS}, Record(X, LABELS), {"target": "y"}),
+        ({"logits": LOGITS}, (X, LABELS[:, None]), {"target": lambda batch: batch[1].squeeze(1)}),
+        ({"scores": LOGITS, "logits": -LOGITS}, (X, LABELS), {"logits": "scores"}),
+        (LOGITS, (X, LABELS), {}),
+        ({"preds": torch.tensor([1, 0, 1, 0])}, (X, LABELS), {}),
+        ({"correct": torch.tensor(RIGHT), "logits": -LOGITS}, (X, LABELS), {}),
+        (
+            {"z": LOGITS},
+            (X, LABELS),
+            {"correctness": lambda outputs, batch: outputs["z"].argmax(1) == batch[1]},
+        ),
+    ],
+)
+def test_every_place_that_is_understood(outputs, batch, settings):
+    readout = Readout(**settings)
+    assert readout.read(outputs, batch).correct.tolist() == RIGHT
+    assert readout.read(outputs, batch, last=3).correct.tolist() == RIGHT[1:]
+    assert readout.read(outputs, batch, last=1).correct.tolist() == RIGHT[3:]
+
+
+def test_loss_and_label_of_the_last_rows():
+    reading = Readout().read({"logits": LOGITS}, (X, LABELS), last=2, with_loss=True)
+    expected = [-float(torch.log_softmax(LOGITS[row], 0)[LABELS[row]]) for row in (2, 3)]
+    assert reading.loss.tolist() == pytest.approx(expected)
+    assert reading.label.tolist() == [1, 0]
+    assert Readout().read({"logits": LOGITS}, (X, LABELS)).loss is None
+
+
+@pytest.mark.parametrize("as_rule", [True, False])
+def test_own_rule_may_give_losses(as_rule):
+    losses = torch.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
+    correct = torch.tensor(RIGHT)
+    if as_rule:
+        reading = Readout(correctness=lambda outputs, batch: (correct, losses)).read({}, (X, LABELS), last=2)
+    else:
+        reading = Readout().read({"correct": correct, "losses": losses}, (X, LABELS), last=2)
+    assert reading.loss.tolist() == [3.0, 4.0]
+    assert not reading.loss.requires_grad
+    assert reading.label is None
+
+
+def test_reading_carries_no_graph():
+    logits = LOGITS.clone().requires_grad_()
+    reading = Readout().read({"logits": logits}, (X, LABELS), with_loss=True)
+    assert not reading.loss.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("outputs", "batch", "settings", "message"),
+    [
+        ({"loss": 1}, (X, LABELS), {}, r"gave a dict with \['loss'\]\.\nAny one of these.*\n  1\. return"),
+        (torch.tensor(1.0), (X, LABELS), {}, "gave a Tensor"),
+        (None, (X, LABELS), {}, "gave a NoneType"),
+        (
+            {"logits": LOGITS[:3]},
+            (X, LABELS),
+            {},
+            r"`logits` must be.*row of the batch \(4\), got .*\(3, 2\)",
+        ),
+        ({"logits": [1, 2, 3, 4]}, (X, LABELS), {}, r"`logits` must be a tensor.*got \[1, 2, 3, 4\]"),
+        ({"logits": LOGITS[:, :1]}, (X, LABELS), {}, r"C classes, 2 or more, got \(4, 1\)"),
+        ({"logits": LOGITS[:, None]}, (X, LABELS), {}, r"C classes, 2 or more, got \(4, 1, 2\)"),
+        ({"preds": LOGITS}, (X, LABELS), {}, r"`preds` must be a tensor"),
+        ({"preds": LABELS[:2]}, (X, LABELS), {}, r"`preds` must be a tensor"),
+        (
+            {"logits": LOGITS},
+            {"x": X, "genre": LABELS},
+            {},
+            r"found nothing in a dict with \['x', 'genre'\]\. Name",
+        ),
+        ({"logits": LOGITS}, {"x": X, "y": X}, {}, r"shape \(4,\), one class per row, found torch.float32"),
+        ({"logits": LOGITS}, {"x": X, "y": LABELS}, {"target": "label"}, r"found nothing in a dict"),
+        ({"logits": LOGITS}, (X, LABELS), {"target": 2}, r"found nothing in a tuple"),
+        ({"logits": LOGITS}, (X, LABELS), {"target": "y"}, r"found nothing in a tuple"),
+        ({"logits": LOGITS}, X, {}, "found nothing in a Tensor"),
+        (
+            {"correct": LABELS},
+            (X, LABELS),
+            {},
+            r"bool tensor of shape \(4,\).*got torch.int64 of shape \(4,\)",
+        ),
+        ({"correct": LABELS[:3] > 0}, (X, LABELS), {}, r"got torch.bool of shape \(3,\)"),
+        ({"correct": [True]}, (X, LABELS), {}, r"got \[True\]"),
+        ({"correct": LABELS > 0, "losses": torch.ones(3)}, (X, LABELS), {}, "`losses` must be a tensor"),
+        ({}, (X, LABELS), {"correctness": lambda outputs, batch: 0.5}, r"got 0\.5\. Compare per row"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(outputs, batch, settings, message):
+    with pytest.raises(CaptureError, match=message):
+        Readout(**settings).read(outputs, batch)
+
+
+# In a real run: modules as users write them.
+
+
+class LossOnly(Toy):
+    def outputs(self, loss, logits):
+        return loss
+
+
+class Preds(Toy):
+    def outputs(self, loss, logits):
+        return {"loss": loss, "preds": logits.argmax(1)}
+
+
+class OtherKey(Toy):
+    def outputs(self, loss, logits):
+        return {"loss": loss, "scores": logits}
+
+
+class Correct(Toy):
+    def training_step(self, batch, batch_idx):
+        given = super().training_step(batch, batch_idx)
+        return {"loss": given["loss"], "correct": given["logits"].argmax(1) == batch[1]}
+
+
+def rates(module, readout=None, **settings):
+    strategy = MixCD()
+    callback = RehearsalCallback(strategy, pool=pool(), ledger=ledger(), readout=readout, mix_ratio=1)
+    trainer(callback, max_epochs=2, **settings).fit(module, DataLoader(finetune(), 8))
+    return strategy.signal().tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "readout"),
+    [
+        (LossOnly, Readout(module="net")),
+        (LossOnly, Readout(module="net.3")),
+        (Preds, None),
+        (OtherKey, Readout(logits="scores")),
+        (Correct, None),
+        (OtherKey, Readout(correctness=lambda outputs, batch: outputs["scores"].argmax(1) == batch[-1])),
+        (Toy, Readout(target=1)),
+        (Toy, Readout(target=lambda batch: batch[1])),
+    ],
+)
+def test_all_ways_learn_the_same(kind, readout):
+    assert rates(kind(), readout) == rates(Toy())
+
+
+def test_row_count_that_does_not_match_stops_the_first_step():
+    class PoolRowsDropped(Toy):
+        def outputs(self, loss, logits):
+            return {"loss": loss, "logits": logits[:8]}
+
+    module = PoolRowsDropped()
+    with pytest.raises(
+        CaptureError, match=r"`logits` must be a tensor with a row per row of the batch \(16\)"
+    ):
+        rates(module)
+    assert len(module.seen) == 1
+
+
+def test_unreadable_outputs_stop_the_first_step_with_remedies():
+    module = LossOnly()
+    with pytest.raises(
+        CaptureError, match=r"(?s)gave a dict with \[.loss.\].*2\. name the submodule.*4\. pass"
+    ):
+        rates(module)
+    assert len(module.seen) == 1
+
+
+def test_unknown_submodule_is_refused_before_the_first_step():
+    module = LossOnly()
+    with pytest.raises(
+        CaptureError, match=r"must name a submodule, got 'classifier'\. There are: \['net', 'net.0'"
+    ):
+        rates(module, Readout(module="classifier"))
+    assert module.seen == []
+
+
+def test_submodule_that_does_not_run_is_named():
+    class Idle(LossOnly):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(1, 1)
+
+    with pytest.raises(CaptureError, match="The submodule 'head' put out no logits in `training_step`"):
+        rates(Idle(), Readout(module="head"))
+
+
+def test_submodule_output_of_validation_is_not_taken_for_that_of_training():
+    class TrainsWithoutNet(LossOnly):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            logits = self.net[3](torch.tanh(self.net[0](x[:, :-1])))
+            return nn.functional.cross_entropy(logits, y)
+
+    callback = RehearsalCallback(Uniform(), pool=pool(), ledger=ledger(), readout=Readout(module="net"))
+    with pytest.raises(CaptureError, match="The submodule 'net' put out no logits"):
+        trainer(callback, num_sanity_val_steps=1).fit(
+            TrainsWithoutNet(), DataLoader(finetune(), 8), DataLoader(finetune(), 10)
+        )
+
+
+# `self.log` inside a compiled LightningModule crashes in Lightning 2.6.6 with torch 2.12 and later.
+class Unlogged(Toy):
+    def log(self, *args, **kwargs):
+        pass
+
+
+class UnloggedLossOnly(LossOnly, Unlogged):
+    pass
+
+
+@pytest.fixture
+def fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_compiled_lightning_module_is_read_by_its_outputs():
+    compiled = torch.compile(Unlogged(), backend="eager")
+    assert rates(compiled) == rates(Toy())
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_compiled_lightning_module_cannot_be_listened_to():
+    module = UnloggedLossOnly()
+    compiled = torch.compile(module, backend="eager")
+    with pytest.raises(CaptureError, match=r"inside a compiled LightningModule.*compile the network instead"):
+        rates(compiled, Readout(module="net"))
+    assert module.seen == []
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo looks at it
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("in_place", [True, False])
+def test_compiled_network_can_be_listened_to(in_place):
+    module = UnloggedLossOnly()
+    if in_place:
+        module.net.compile(backend="eager")
+    else:
+        module.net = torch.compile(module.net, backend="eager")
+    assert rates(module, Readout(module="net")) == rates(Toy())
+
+
+def test_nothing_needs_to_be_readable_where_nothing_is_learnt():
+    logger, module = Listed(), LossOnly()
+    callback = RehearsalCallback(Uniform(), pool=pool())
+    trainer(callback, logger=logger, log_every_n_steps=5).fit(module, DataLoader(finetune(), 8))
+    assert [len(step) for step in module.seen] == [10] * 5
+    assert "rehearsal/damaged_share" not in logger.rows[-1][1]

@@ -1,0 +1,197 @@
+"""A ledger that rides along with training: it is what the last epoch saw."""
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, RandomSampler
+
+from lightning_mixcd import Ledger, LedgerError, MixCD, Readout, RehearsalCallback
+from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
+from tests.toys import N_POOL, OnBatchEnd, Toy, finetune, pool, trainer
+
+
+def pretrain(path, module=None, *others, max_epochs=3, data=None, settings=None, **loader):
+    data = data or IndexedDataset(pool())
+    callback = LedgerCallback(path, data, **(settings or {}))
+    module = module or Toy(base=False)
+    loader = data.loader(**{"batch_size": 8, "shuffle": True, **loader})
+    trainer(callback, *others, max_epochs=max_epochs).fit(module, loader)
+    return callback, module
+
+
+def test_ledger_holds_what_the_last_epoch_saw(tmp_path):
+    seen = {}
+
+    def keep(run, _module, outputs, batch):
+        (x, y), logits = batch, outputs["logits"].detach()
+        for row, i in enumerate((x[:, -1] - 1000).int().tolist()):
+            loss = -torch.log_softmax(logits[row], 0)[y[row]]
+            seen[i] = (bool(logits[row].argmax() == y[row]), float(loss), int(y[row]))
+
+    callback, module = pretrain(tmp_path / "l", Toy(base=False, dropout=0.5), OnBatchEnd(keep))
+    ledger = Ledger.open(tmp_path / "l")
+    expected = [seen[i] for i in range(N_POOL)]
+    assert ledger.correct.tolist() == [right for right, _, _ in expected]
+    assert ledger.loss.tolist() == pytest.approx([loss for _, loss, _ in expected], rel=1e-5)
+    assert ledger.column("label").tolist() == [label for _, _, label in expected]
+    assert callback.ledger.correct.tolist() == ledger.correct.tolist()
+    assert ledger.forwards == 0
+    assert module.rows_forwarded == 3 * N_POOL
+    ledger.verify_pool(pool())
+    ledger.verify_model(module)
+
+
+def test_training_is_the_same_with_and_without(tmp_path):
+    modules = []
+    for path in (tmp_path / "l", None):
+        pl.seed_everything(1, verbose=False)
+        module = Toy(base=False, dropout=0.5)
+        if path:
+            pretrain(path, module)
+        else:
+            trainer(max_epochs=3).fit(module, DataLoader(pool(), 8, shuffle=True))
+        modules.append(module)
+    assert modules[0].seen == modules[1].seen
+    assert all(map(torch.equal, *(m.parameters() for m in modules)))
+
+
+def test_recorded_ledger_serves_the_finetuning(tmp_path):
+    _, module = pretrain(tmp_path / "l")
+    module.seen.clear()
+    callback = RehearsalCallback(MixCD(), pool=pool(), ledger=tmp_path / "l")
+    trainer(callback).fit(module, DataLoader(finetune(), 8))
+    assert callback.compute_units == 3 * 50
+    assert "on_before_batch_transfer" not in module.__dict__
+
+
+class Hooked(Toy):
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        x, y = batch
+        return x, y
+
+
+def test_transfer_hooks_see_the_users_batch(tmp_path):
+    pretrain(tmp_path / "l", Hooked(base=False))
+    assert Ledger.open(tmp_path / "l").size == N_POOL
+
+
+def test_named_submodule_is_listened_to(tmp_path):
+    class LossOnly(Toy):
+        def outputs(self, loss, logits):
+            return loss
+
+    pretrain(tmp_path / "l", LossOnly(base=False), settings={"readout": Readout(module="net")})
+    assert Ledger.open(tmp_path / "l").size == N_POOL
+
+
+def test_own_collate_function(tmp_path):
+    def collate(samples):
+        return [torch.stack([x for x, _ in samples]), torch.stack([y for _, y in samples])]
+
+    pretrain(tmp_path / "l", data=IndexedDataset(pool(), collate_fn=collate))
+    assert Ledger.open(tmp_path / "l").size == N_POOL
+
+
+@pytest.mark.parametrize(
+    "settings", [{"drop_last": True}, {"sampler": RandomSampler(pool(), num_samples=40), "shuffle": None}]
+)
+def test_epoch_that_leaves_samples_out_is_refused_before_the_first_step(settings, tmp_path):
+    module = Toy(base=False)
+    with pytest.raises(
+        LedgerError, match=r"Every epoch must hold all 60 samples of the pool, got \d+\. Leave"
+    ):
+        pretrain(tmp_path / "l", module, **settings)
+    assert module.seen == []
+
+
+def test_limited_epoch_is_refused_before_the_first_step(tmp_path):
+    data, module = IndexedDataset(pool()), Toy(base=False)
+    with pytest.raises(LedgerError, match="must hold all 60 samples of the pool, got 16"):
+        trainer(LedgerCallback(tmp_path / "l", data), limit_train_batches=2).fit(
+            module, data.loader(batch_size=8)
+        )
+    assert module.seen == []
+
+
+def test_sampler_that_repeats_is_found_out_at_the_end(tmp_path):
+    torch.manual_seed(0)
+    sampler = RandomSampler(pool(), replacement=True)
+    with pytest.raises(LedgerError, match=r"must have all 60 rows, got \d+"):
+        pretrain(tmp_path / "l", sampler=sampler, shuffle=None)
+
+
+def test_loader_of_something_else_is_refused(tmp_path):
+    for loader in (DataLoader(pool(), 8), IndexedDataset(pool()).loader(batch_size=8)):
+        callback, module = LedgerCallback(tmp_path / "l", IndexedDataset(pool())), Toy(base=False)
+        with pytest.raises(
+            LedgerError, match="`dataset` must be the `IndexedDataset` that the training loader"
+        ):
+            trainer(callback).fit(module, loader)
+        assert module.seen == []
+
+
+@pytest.mark.parametrize("max_epochs", [-1])
+def test_last_epoch_must_be_known(max_epochs, tmp_path):
+    with pytest.raises(ValueError, match=r"`max_epochs` must be set.*got -1"):
+        pretrain(tmp_path / "l", max_epochs=max_epochs)
+
+
+def test_training_that_ends_early_leaves_no_ledger_and_says_so(tmp_path):
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = True
+
+    with pytest.warns(UserWarning, match=r"No ledger was recorded.*before its last epoch \(3\)"):
+        callback, _ = pretrain(tmp_path / "l", None, Stop())
+    assert callback.ledger is None
+    assert not (tmp_path / "l").exists()
+
+
+def test_exception_puts_the_hook_back(tmp_path):
+    class Failing(Toy):
+        def training_step(self, batch, batch_idx):
+            raise RuntimeError("the user's own")
+
+    module = Failing()
+    with pytest.raises(RuntimeError, match="the user's own"):
+        pretrain(tmp_path / "l", module)
+    assert "on_before_batch_transfer" not in module.__dict__
+
+
+def test_validation_is_not_recorded(tmp_path):
+    data, module = IndexedDataset(pool()), Toy(base=False)
+    callback = LedgerCallback(tmp_path / "l", data)
+    trainer(callback, num_sanity_val_steps=1).fit(
+        module, data.loader(batch_size=8), DataLoader(finetune(), 8)
+    )
+    assert callback.ledger.size == N_POOL
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")  # it should
+def test_checkpoint_brings_to_disk_what_a_resumed_run_does_not_see_again(tmp_path):
+    data, on_disk = IndexedDataset(pool()), []
+
+    class Failing(Toy):
+        def training_step(self, batch, batch_idx):
+            if self.current_epoch == 1 and batch_idx == 5:
+                on_disk.append(int(np.load(tmp_path / "l" / "recorded.npy").sum()))
+                raise RuntimeError("the user's own")
+            return super().training_step(batch, batch_idx)
+
+    order = [*range(N_POOL)]
+
+    def fit(module, order, ckpt_path=None):
+        keep = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}")
+        callback = LedgerCallback(tmp_path / "l", data)
+        trainer(callback, keep, max_epochs=2, enable_checkpointing=True).fit(
+            module, data.loader(batch_size=8, sampler=order), ckpt_path=ckpt_path
+        )
+        return callback
+
+    with pytest.raises(RuntimeError, match="the user's own"):
+        fit(Failing(base=False), order)
+    assert on_disk == [4 * 8]  # step 12 ends the fourth batch of the second epoch
+    # Lightning starts a plain loader anew in mid-epoch, for as many batches as are left.
+    resumed = fit(Toy(base=False), order[4 * 8 :] + order[: 4 * 8], tmp_path / "step=12.ckpt")
+    assert resumed.ledger.size == N_POOL

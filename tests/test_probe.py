@@ -1,0 +1,276 @@
+"""Looking at a model: what is seen, and that no trace is left."""
+
+import random
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+import torchmetrics
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from lightning_mixcd import CaptureError, MixCD, Oracle, Pool, RehearsalCallback, record_ledger
+from lightning_mixcd.capture import Readout
+from lightning_mixcd.probe import Probe, quiet
+from tests.toys import Listed, Toy, base_state, finetune, ledger, network, plain_readings, pool, trainer
+
+
+def readings(probe, index):
+    return [
+        (i, bool(c), float(v))
+        for rows, r in probe.readings(index)
+        for i, c, v in zip(rows.tolist(), r.correct, r.loss, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("index", "batch_size", "num_workers"),
+    [
+        (range(60), 7, 0),
+        (range(60), 256, 0),
+        ([3, 59, 0, 3], 2, 0),
+        ([3, 59, 0, 3], 2, 1),
+        (np.array([7]), 7, 0),
+        ([], 7, 0),
+    ],
+)
+def test_readings_are_those_of_a_plain_loop(index, batch_size, num_workers):
+    correct, loss = plain_readings(base_state(), pool())
+    probe = Probe(Toy(dropout=0.5), Pool(pool(), num_workers=num_workers), Readout(), batch_size=batch_size)
+    found = readings(probe, index)
+    assert [i for i, _, _ in found] == list(index)
+    assert [c for _, c, _ in found] == correct[torch.as_tensor(list(index), dtype=torch.int64)].tolist()
+    assert [v for _, _, v in found] == pytest.approx([float(loss[i]) for i in index], rel=1e-4, abs=1e-5)
+    assert probe.forwards == len(index)
+
+
+def test_correct_of_some_samples():
+    probe = Probe(Toy(), Pool(pool()), Readout(), batch_size=4)
+    index = torch.tensor([5, 1, 33, 2, 9])
+    assert probe.correct(index).tolist() == plain_readings(base_state(), pool())[0][index].tolist()
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.log = network()  # a name that LightningModule uses otherwise
+        self.log.load_state_dict(base_state())
+
+    def forward(self, x):
+        return self.log(x[:, :-1])
+
+
+class ByName(Plain):
+    def forward(self, x, label):
+        return {"loss": torch.tensor(0.0), "logits": super().forward(x)}
+
+
+class Named(Dataset):
+    def __len__(self):
+        return len(pool())
+
+    def __getitem__(self, index):
+        x, y = pool()[index]
+        return {"x": x, "label": y}
+
+
+@pytest.mark.parametrize(("module", "data"), [(Plain(), pool()), (ByName(), Named())])
+def test_plain_modules_are_called_with_the_batch(module, data):
+    probe = Probe(module, Pool(data), Readout())
+    assert probe.correct(torch.arange(60)).tolist() == plain_readings(base_state(), pool())[0].tolist()
+
+
+def test_step_without_batch_index():
+    class Short(Toy):
+        def training_step(self, batch):
+            return super().training_step(batch, 0)
+
+    probe = Probe(Short(), Pool(pool()), Readout())
+    assert probe.correct(torch.arange(60)).tolist() == plain_readings(base_state(), pool())[0].tolist()
+
+
+def test_own_step_is_what_is_run():
+    readout = Readout(step=lambda module, batch: {"logits": -module.net(batch[0][:, :-1])})
+    probe = Probe(Toy(), Pool(pool()), readout)
+    x, y = pool().tensors
+    worst = Toy().net(x[:, :-1]).argmin(1) == y
+    assert probe.correct(torch.arange(60)).tolist() == worst.tolist()
+
+
+def test_submodule_is_listened_to_while_looking():
+    class LossOnly(Toy):
+        def outputs(self, loss, logits):
+            return loss
+
+    module = LossOnly()
+    hooks = len(module.net._forward_hooks)
+    probe = Probe(module, Pool(pool()), Readout(module="net"))
+    assert probe.correct(torch.arange(60)).tolist() == plain_readings(base_state(), pool())[0].tolist()
+    assert len(module.net._forward_hooks) == hooks
+
+
+def test_compiled_lightning_module_is_looked_into():
+    probe = Probe(torch.compile(Toy(), backend="eager"), Pool(pool()), Readout())
+    assert probe.correct(torch.arange(60)).tolist() == plain_readings(base_state(), pool())[0].tolist()
+
+
+class Drawing(Dataset):
+    """Draws from every global source at every read."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        x, y = pool()[index]
+        noise = torch.rand(()) + random.random() + np.random.rand()  # noqa: NPY002
+        return torch.cat([x[:-1] + float(noise), x[-1:]]), y
+
+
+def states():
+    return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()  # noqa: NPY002
+
+
+class Inner(pl.LightningModule):
+    """Logs on its own account, as a part of a larger module may."""
+
+    def forward(self, x):
+        self.log("inner", x.mean())
+        return x
+
+
+class Delicate(Toy):
+    """Everything that a careless look would leave a trace in."""
+
+    def __init__(self, inner=None):
+        super().__init__(dropout=0.5)
+        self.norm = nn.BatchNorm1d(4)
+        self.inner = inner or nn.Identity()
+        self.accuracy = torchmetrics.MeanMetric()
+        self.more = torchmetrics.MetricCollection({
+            "mean": torchmetrics.MeanMetric(),
+            "sum": torchmetrics.SumMetric(),
+        })
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        logits = self.net(self.inner(self.norm(x[:, :-1])))
+        right = (logits.argmax(1) == y).float()
+        self.accuracy(right)
+        self.more.update(right)
+        self.log("accuracy", self.accuracy, on_step=False, on_epoch=True)
+        self.log_dict(self.more, on_step=False, on_epoch=True)
+        return {"loss": nn.functional.cross_entropy(logits, y), "logits": logits}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_trace_is_left(fails):
+    module = Delicate(Inner())
+    module.net[1].eval()  # frozen parts stay frozen
+    module.accuracy.update(torch.tensor([1.0]))
+    module.more.update(torch.tensor([1.0]))
+    for p in module.parameters():
+        p.grad = torch.ones_like(p)
+    modes = {name: m.training for name, m in module.named_modules()}
+    buffers = {name: b.clone() for name, b in module.named_buffers()}
+    metrics, before = dict(module.named_children()), states()
+    readout = Readout(correctness=lambda outputs, batch: 1 / 0) if fails else Readout()
+    probe = Probe(module, Pool(Drawing()), readout, batch_size=6)
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            probe.correct(torch.arange(20))
+    else:
+        probe.correct(torch.arange(20))
+    assert states() == before
+    assert torch.is_grad_enabled()
+    assert {name: m.training for name, m in module.named_modules()} == modes
+    assert all(torch.equal(b, buffers[name]) for name, b in module.named_buffers())
+    assert all(bool((p.grad == 1).all()) for p in module.parameters())
+    assert all(child is metrics[name] for name, child in module.named_children())
+    assert float(module.accuracy.compute()) == 1.0
+    assert {k: float(v) for k, v in module.more.compute().items()} == {"mean": 1.0, "sum": 1.0}
+    assert not {"log"} & (set(module.__dict__) | set(module.inner.__dict__))
+
+
+def test_iterator_that_is_closed_early_leaves_no_trace():
+    module = Toy()
+    found = Probe(module, Pool(Drawing()), Readout(), batch_size=6).readings(range(20))
+    before = states()
+    next(found)
+    assert not module.training
+    found.close()
+    assert module.training
+    assert torch.is_grad_enabled()
+    assert states() == before
+
+
+def test_error_held_on_to_does_not_hold_the_module_in_eval_mode(tmp_path):
+    x, y = pool().tensors
+    spoiled = TensorDataset(torch.cat([x.clone().index_fill_(0, torch.tensor([7]), float("nan"))]), y)
+    module = Toy()
+    with pytest.raises(ValueError, match=r"index 7") as held:
+        record_ledger(module, spoiled, tmp_path / "l")
+    assert held.tb is not None  # as a notebook holds on to the last traceback
+    assert module.training
+    assert torch.is_grad_enabled()
+
+
+def test_random_transforms_give_the_same_samples_every_time():
+    probe = Probe(Toy(), Pool(Drawing()), Readout())
+    torch.manual_seed(1)
+    first = readings(probe, range(20))
+    torch.manual_seed(2)
+    assert readings(probe, range(20)) == first
+
+
+def test_mute_keeps_a_log_of_the_users_own():
+    module = Toy()
+    module.log = own = lambda *args, **kwargs: None
+    with quiet(module):
+        assert module.log is not own
+    assert module.log is own
+
+
+def test_looks_during_training_change_nothing_but_the_draws():
+    # An oracle that looks at the model and then draws as if it had not.
+    class Blind(Oracle):
+        def signal(self):
+            return torch.zeros(60, dtype=torch.bool)
+
+    logged = []
+    for every in (1, 1000):
+        pl.seed_everything(4, verbose=False)
+        logger, module = Listed(), Delicate()
+        callback = RehearsalCallback(Blind(every_n_steps=every), pool=pool(), ledger=ledger())
+        trainer(callback, logger=logger, max_epochs=3, log_every_n_steps=0).fit(
+            module, DataLoader(finetune(), 8, shuffle=True)
+        )
+        logged.append((logger.rows, [p.tolist() for p in module.parameters()]))
+    assert logged[0] == logged[1]
+    assert len(logged[0][0]) == 3  # one row of epoch metrics each
+
+
+def test_ledger_recorded_at_the_start_leaves_the_run_as_it_was(tmp_path):
+    runs = []
+    for path in (tmp_path / "l", tmp_path / "l"):
+        pl.seed_everything(4, verbose=False)
+        logger, module = Listed(), Delicate()
+        trainer(
+            RehearsalCallback(MixCD(), pool=pool(), ledger=path),
+            logger=logger,
+            log_every_n_steps=1,
+            max_epochs=2,
+        ).fit(module, DataLoader(finetune(), 8, shuffle=True))
+        runs.append((logger.rows, [p.tolist() for p in module.parameters()]))
+        pl.seed_everything(4, verbose=False)
+    assert runs[0] == runs[1]
+
+
+def test_manual_optimization_is_refused_when_looked_at():
+    class Manual(Toy):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+    with pytest.raises(CaptureError, match="manual optimization cannot be run without training"):
+        Probe(Manual(), Pool(pool()), Readout()).correct(torch.arange(3))

@@ -1,0 +1,190 @@
+"""Making a ledger: what is in it, what it costs, what becomes of it when it is interrupted."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from lightning_mixcd import Ledger, LedgerError, Pool, Readout, record_ledger
+from lightning_mixcd.record import open_if_recorded
+from tests.toys import N_POOL, Toy, base_state, network, plain_readings, pool
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = network(dropout=0.5)
+        self.net.load_state_dict(base_state())
+
+    def forward(self, x):
+        return self.net(x[:, :-1])
+
+
+@pytest.mark.parametrize("model", [Toy(dropout=0.5), Plain()])
+@pytest.mark.parametrize("batch_size", [1, 7, 60, 256])
+def test_ledger_holds_what_a_plain_loop_finds(model, batch_size, tmp_path):
+    correct, loss = plain_readings(base_state(), pool())
+    recorded = record_ledger(model, pool(), tmp_path / "l", batch_size=batch_size)
+    assert recorded.columns == ("correct", "loss", "label")
+    assert recorded.correct.tolist() == correct.tolist()
+    assert recorded.loss.tolist() == pytest.approx(loss.tolist(), rel=1e-4, abs=1e-5)
+    assert recorded.column("label").tolist() == pool().tensors[1].tolist()
+    assert recorded.forwards == N_POOL
+    recorded.verify_pool(pool())
+    recorded.verify_model(model)
+
+
+@pytest.mark.parametrize("batch_size", [7, 256])
+def test_one_forward_per_sample(batch_size, tmp_path):
+    module = Toy()
+    record_ledger(module, pool(), tmp_path / "l", batch_size=batch_size)
+    assert module.rows_forwarded == N_POOL
+
+
+def test_columns_are_kept(tmp_path):
+    genres = np.array(["fiction", "travel"] * (N_POOL // 2))
+    scores = torch.arange(2.0 * N_POOL).reshape(N_POOL, 2)
+    recorded = record_ledger(Toy(), pool(), tmp_path / "l", columns={"genre": genres, "scores": scores})
+    assert Ledger.open(tmp_path / "l").column("genre").tolist() == genres.tolist()
+    assert recorded.column("scores").tolist() == scores.tolist()
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3], 5.0])
+def test_columns_of_another_length_are_refused(values, tmp_path):
+    with pytest.raises(ValueError, match=r"one value per pool sample \(60\), 'genre' has shape"):
+        record_ledger(Toy(), pool(), tmp_path / "l", columns={"genre": values})
+    assert not (tmp_path / "l").exists()
+
+
+def test_own_rule_with_losses_makes_a_ledger_without_labels(tmp_path):
+    def rule(outputs, batch):
+        return outputs["logits"][:, 0] > 0, outputs["logits"][:, 0].square()
+
+    recorded = record_ledger(Toy(), pool(), tmp_path / "l", readout=Readout(correctness=rule))
+    assert recorded.columns == ("correct", "loss")
+
+
+def test_own_rule_without_losses_is_refused(tmp_path):
+    readout = Readout(correctness=lambda outputs, batch: batch[1] == 0)
+    with pytest.raises(LedgerError, match=r"needs the loss of each sample.*return \(correct, losses\)"):
+        record_ledger(Toy(), pool(), tmp_path / "l", readout=readout)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_is_refused_by_its_index(bad, tmp_path):
+    def rule(outputs, batch):
+        return batch[1] == 0, torch.where(batch[0][:, -1] == 1037, bad, 1.0)
+
+    with pytest.raises(ValueError, match=r"loss.*37"):
+        record_ledger(Toy(), pool(), tmp_path / "l", batch_size=8, readout=Readout(correctness=rule))
+
+
+def test_finished_ledger_is_opened_at_no_cost(tmp_path):
+    made = record_ledger(Toy(), pool(), tmp_path / "l", columns={"half": [0, 1] * 30})
+    module = Toy()
+    again = record_ledger(module, pool(), tmp_path / "l", columns={"half": [0, 1] * 30})
+    assert again.correct.tolist() == made.correct.tolist()
+    assert module.rows_forwarded == 0
+
+
+def test_finished_ledger_of_something_else_is_refused(tmp_path):
+    record_ledger(Toy(), pool(), tmp_path / "l", columns={"half": [0, 1] * 30})
+    for module, data, columns, message in (
+        (Toy(base=False), pool(), {}, "`module` must be the base model"),
+        (Toy(), TensorDataset(*pool()[:50]), {}, "`pool` must be the one"),
+        (Toy(), pool(), {"third": [0] * 60}, "`name` must be a column of the ledger"),
+        (Toy(), pool(), {"half": [1, 0] * 30}, "`columns` must be those of the finished ledger"),
+    ):
+        with pytest.raises(LedgerError, match=message):
+            record_ledger(module, data, tmp_path / "l", columns=columns)
+
+
+def test_open_if_recorded(tmp_path):
+    ours = Pool(pool())
+    assert open_if_recorded(tmp_path / "none", ours) is None
+    made = record_ledger(Toy(), ours, tmp_path / "l")
+    assert open_if_recorded(str(tmp_path / "l"), ours).correct.tolist() == made.correct.tolist()
+    assert open_if_recorded(made, ours) is made
+    with pytest.raises(LedgerError, match="`pool` must be the one the ledger was made from"):
+        open_if_recorded(made, Pool(TensorDataset(*pool()[:10])))
+
+
+class Dying(Toy):
+    """Fails in the middle of a recording; then counts what is left to do."""
+
+    def __init__(self, dies_at_batch=None):
+        super().__init__()
+        self.dies_at_batch, self.n_batches, self.asked = dies_at_batch, 0, []
+
+    def training_step(self, batch, batch_idx):
+        self.n_batches += 1
+        if self.n_batches == self.dies_at_batch:
+            raise KeyboardInterrupt
+        self.asked += (batch[0][:, -1] - 1000).int().tolist()
+        return super().training_step(batch, batch_idx)
+
+
+def test_interrupted_recording_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_mixcd.record.FLUSH_EVERY_N_BATCHES", 2)
+    with pytest.raises(KeyboardInterrupt):
+        record_ledger(Dying(dies_at_batch=7), pool(), tmp_path / "l", batch_size=6)
+    with pytest.raises(LedgerError, match="is unfinished"):
+        Ledger.open(tmp_path / "l")
+    again = Dying()
+    recorded = record_ledger(again, pool(), tmp_path / "l", batch_size=6)
+    # Batches 0 to 5 were made, the first and the next four flushed; the first tells the columns again.
+    assert again.asked == [*range(6), *range(30, 60)]
+    assert recorded.correct.tolist() == plain_readings(base_state(), pool())[0].tolist()
+
+
+def test_recording_of_something_else_is_not_continued(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        record_ledger(Dying(dies_at_batch=4), pool(), tmp_path / "l", batch_size=6)
+    other = Toy()
+    nn.init.zeros_(other.net[0].bias)
+    with pytest.raises(LedgerError, match=r"interrupted recording .* is of something else"):
+        record_ledger(other, pool(), tmp_path / "l", batch_size=6)
+
+
+RECORDER = """
+import time
+import lightning_mixcd.record as record
+from tests.toys import Toy, pool
+record.FLUSH_EVERY_N_BATCHES = 1
+class Slow(Toy):
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.05)
+        return super().training_step(batch, batch_idx)
+record.record_ledger(Slow(), pool(), {path!r}, batch_size=1)
+"""
+
+
+@pytest.mark.slow
+def test_killed_recording_goes_on_where_it_stopped(tmp_path):
+    path = tmp_path / "l"
+    child = subprocess.Popen(
+        [sys.executable, "-c", RECORDER.format(path=str(path))],
+        cwd=Path(__file__).parents[1],
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while child.poll() is None and time.monotonic() < deadline:
+        mask = path / "recorded.npy"
+        if mask.exists() and np.load(mask).sum() > 20:
+            break
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    kept = int(np.load(path / "recorded.npy").sum())
+    assert 20 < kept < N_POOL
+    again = Dying()
+    recorded = record_ledger(again, pool(), path, batch_size=1)
+    assert len(again.asked) == N_POOL - kept + 1
+    assert recorded.correct.tolist() == plain_readings(base_state(), pool())[0].tolist()

@@ -1,0 +1,123 @@
+"""Random states: saved as of the last batch, kept from validation, put back before anything draws."""
+
+import random
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_mixcd.resume import ExactResume
+from tests.toys import Toy, finetune, trainer
+
+
+class Drawing(Toy):
+    """Draws from every global source wherever it may; notes the draws of training steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+
+    def draw(self):
+        return float(torch.rand(())), random.random(), float(np.random.rand())  # noqa: NPY002
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        self.transferred = self.draw()
+        return batch
+
+    def training_step(self, batch, batch_idx):
+        self.drawn.append((self.transferred, self.draw()))
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        self.draw()
+
+
+def fit(module, *callbacks, ckpt_path=None, **settings):
+    run = trainer(*callbacks, **{"num_sanity_val_steps": 0, **settings})
+    val = DataLoader(finetune(), 20, shuffle=True) if settings.get("limit_val_batches", 1.0) else None
+    # Without its own generator the loader would draw from the global one at the start of each epoch.
+    loader = DataLoader(finetune(), 8, generator=torch.Generator())
+    run.fit(module, loader, val, ckpt_path=ckpt_path)
+    return run
+
+
+def test_validation_does_not_advance_chance():
+    modules = []
+    for limit in (0, 1.0):
+        pl.seed_everything(1, verbose=False)
+        module = Drawing()
+        fit(module, ExactResume(), val_check_interval=2, max_epochs=2, limit_val_batches=limit)
+        modules.append(module)
+    assert modules[0].drawn[:2] == modules[1].drawn[:2]
+    assert modules[0].drawn == modules[1].drawn
+
+
+def test_resumed_run_takes_the_chances_of_the_uninterrupted_one(tmp_path):
+    pl.seed_everything(1, verbose=False)
+    whole = Drawing()
+    fit(whole, ExactResume(), max_epochs=3)
+    pl.seed_everything(1, verbose=False)
+    first = Drawing()
+    fit(first, ExactResume()).save_checkpoint(tmp_path / "end.ckpt")
+    pl.seed_everything(2, verbose=False)
+    second = Drawing()
+    fit(second, ExactResume(), ckpt_path=tmp_path / "end.ckpt", max_epochs=3)
+    assert first.drawn == whole.drawn[:5]
+    assert second.drawn[:10] == whole.drawn[5:]
+
+
+def test_other_stages_and_sanity_checks_are_left_alone():
+    resume, module = ExactResume(), Drawing()
+    run = fit(module, resume)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    run.validate(module, DataLoader(finetune(), 20), verbose=False)
+    after = torch.get_rng_state()
+    assert not torch.equal(before, after)  # what validation drew by itself is drawn
+    torch.manual_seed(5)
+    trainer().validate(module, DataLoader(finetune(), 20), verbose=False)
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_second_fit_does_not_go_back_to_the_first():
+    resume, module = ExactResume(), Drawing()
+    fit(module, resume, num_sanity_val_steps=2)
+    torch.manual_seed(5)
+    fresh = Drawing()
+    fit(fresh, resume, num_sanity_val_steps=2)
+    torch.manual_seed(5)
+    expected = Drawing()
+    fit(expected, ExactResume(), num_sanity_val_steps=2)
+    assert [step[1][0] for step in fresh.drawn] == [step[1][0] for step in expected.drawn]
+
+
+def test_states_load_safely(tmp_path):
+    np.random.standard_normal()  # noqa: NPY002 -- one Gauss value waits
+    fit(Drawing(), ExactResume()).save_checkpoint(tmp_path / "end.ckpt")
+    saved = torch.load(tmp_path / "end.ckpt", weights_only=True)["callbacks"]["ExactResume"]
+    assert len(saved["ranks"]) == 1
+    assert set(saved["ranks"][0]) == {"torch", "python", "numpy", "cuda"}
+
+
+@pytest.mark.parametrize("rank", [0, 1, 5])
+def test_each_process_takes_its_own_states_and_a_new_one_the_first(rank):
+    resume = ExactResume()
+    resume._rank = rank
+    resume.load_state_dict({"ranks": [{"torch": 0}, {"torch": 1}]})
+    assert resume._restore == {"torch": rank if rank < 2 else 0}
+
+
+def test_hooks_are_put_back():
+    class Failing(Toy):
+        def training_step(self, batch, batch_idx):
+            raise RuntimeError("the user's own")
+
+    module = Drawing()
+    fit(module, ExactResume())
+    assert "on_before_batch_transfer" not in module.__dict__
+    module = Failing()
+    with pytest.raises(RuntimeError, match="the user's own"):
+        fit(module, ExactResume())
+    assert "on_before_batch_transfer" not in module.__dict__
