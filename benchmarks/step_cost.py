@@ -53,7 +53,10 @@ class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(128, 4, 256, batch_first=True, dropout=0.0)
-        self.layers, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(128, CLASSES)
+        self.layers, self.head = (
+            nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+            nn.Linear(128, CLASSES),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(B, C)`."""
@@ -64,7 +67,9 @@ NETWORKS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "mlp": (784, lambda: nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, CLASSES))),
     "wide mlp": (
         784,
-        lambda: nn.Sequential(nn.Linear(784, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 10)),
+        lambda: nn.Sequential(
+            nn.Linear(784, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 10)
+        ),
     ),
     "transformer": (2048, Encoder),
 }
@@ -76,7 +81,9 @@ class Clock(Callback):
     def __init__(self) -> None:
         self.operations = Operations()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Start after the warm-up."""
         if batch_idx == WARM_UP:
             self.start = time.process_time()
@@ -177,8 +184,12 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    print(f"{FINETUNE} finetune + {REHEARSED} rehearsed rows, {arguments.rounds} rounds, 1 thread, CPU time\n")
-    print("| model | plain step, ms | uniform / plain | mix-cd / plain | mix-cd / uniform | operations a step |")
+    print(
+        f"{FINETUNE} finetune + {REHEARSED} rehearsed rows, {arguments.rounds} rounds, 1 thread, CPU time\n"
+    )
+    print(
+        "| model | plain step, ms | uniform / plain | mix-cd / plain | mix-cd / uniform | operations a step |"
+    )
     print("|---|---|---|---|---|---|")
     for model in arguments.models:
         rounds = [{v: run(v, model, arguments.steps) for v in VARIANTS} for _ in range(arguments.rounds)]

@@ -92,7 +92,7 @@ class RehearsalCallback(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._session is not None  # noqa: S101 -- made by `setup`
-        self._session.begin()
+        self._session.begin(resumed=self._resumed is not None)
         # A ledger that only serves to log damage is not the strategy's cost.
         ledger = self._session.ledger if self.strategy.needs_ledger else None
         self.compute_units = 0 if ledger is None else ledger.forwards

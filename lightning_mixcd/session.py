@@ -80,7 +80,7 @@ class Session:
             pl_module, self.pool, self.readout, transfer=self._transfer, context=self._precision
         )
         self.ledger = self._open_ledger()
-        # Of the weights as they come: later they may be converted, or restored from a checkpoint.
+        # Of the weights as they come; later they are converted to the precision of training.
         self._builds_later = any(is_overridden(name, pl_module) for name in ("setup", "configure_model"))
         self._fingerprint = None if self._builds_later else fingerprint_model(pl_module)
         self._doubt = self._doubts()
@@ -96,19 +96,25 @@ class Session:
         self._damaged = torch.zeros((), device=trainer.strategy.root_device)
         self.hook = BatchHook(trainer, pl_module, self.mix)
 
-    def begin(self) -> None:
+    def begin(self, *, resumed: bool) -> None:
         """Get ready for the first batch, now that the module is built, converted and on its device.
 
+        Args:
+            resumed: Whether another session is continued, so that the weights are no longer the base model's.
+
         Raises:
-            LedgerError: If the ledger is of another base model.
+            LedgerError: If the ledger is of another base model, or missing when it can no longer be made.
         """
-        resumed = self.trainer.ckpt_path is not None
+        # Where the weights are what they were in `setup`, they were fingerprinted before any conversion.
+        late = self._builds_later or self.trainer.ckpt_path is not None
         if self.ledger is None and self.settings.ledger is not None:
-            self.ledger = self._record(self.settings.ledger, resumed=resumed)
-        elif self.ledger is not None and self._doubt is not None and not resumed:
-            if not self._builds_later:
+            fingerprint = None if late else self._fingerprint
+            self.ledger = self._record(self.settings.ledger, fingerprint, resumed=resumed)
+        elif self.ledger is not None and not resumed:
+            if late:
+                self.ledger.verify_model(self.module)
+            elif self._doubt is not None:
                 raise self._doubt
-            self.ledger.verify_model(self.module)
         if self.strategy.refresh_every_n_steps is not None:
             self.probe.check()
         self.strategy.setup(len(self.pool), self.ledger, seed=self.settings.seed)
@@ -282,7 +288,9 @@ class Session:
             return error
         return None
 
-    def _record(self, path: Ledger | str | Path, *, resumed: bool) -> Ledger:
+    def _record(
+        self, path: Ledger | str | Path, fingerprint: Mapping[str, Any] | None, *, resumed: bool
+    ) -> Ledger:
         if resumed or self.trainer.strategy.restore_checkpoint_after_setup:
             reason = "a resumed run no longer has" if resumed else "a sharded module cannot be run to find"
             raise LedgerError(
@@ -290,7 +298,7 @@ class Session:
                 f"there is none at `{path}`. Record it with `record_ledger` and the base model."
             )
         if self.trainer.is_global_zero:
-            record_with(self.probe, str(path), model=self._fingerprint)
+            record_with(self.probe, str(path), model=fingerprint)
         self.trainer.strategy.barrier()
         ledger = open_if_recorded(path, self.pool)
         assert ledger is not None  # noqa: S101 -- just recorded

@@ -49,7 +49,8 @@ STRANGERS = ("estimators", "partitions", "strategies")
 # Which modules may import a library. The standard library and `EVERYWHERE` are free; any other has a row.
 EVERYWHERE = f"numpy torch typing_extensions {PACKAGE}"
 ONLY_IN = {
-    "lightning": "app callback capture data.datamodule data.order ledger_callback probe resume session tasks wiring",
+    "lightning": "app callback capture data.datamodule data.order ledger_callback probe resume session"
+    " tasks wiring",
     "torchmetrics": "metrics probe tasks",
     "matplotlib": "report",
     "scipy": "report tasks",

@@ -5,6 +5,7 @@ from fractions import Fraction
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -471,6 +472,51 @@ def test_resumed_run_may_start_from_any_weights_but_not_record(tmp_path):
             Toy(), DataLoader(finetune(), 8), ckpt_path=tmp_path / "end.ckpt"
         )
     assert not (tmp_path / "new").exists()
+
+
+def test_finetuning_may_start_from_a_checkpoint_of_pretraining(tmp_path):
+    pretraining = trainer(max_epochs=2)
+    pretrained = Toy(base=False)
+    pretraining.fit(pretrained, DataLoader(pool(), 8))
+    pretraining.save_checkpoint(tmp_path / "pretrained.ckpt")
+    expected = record_ledger(pretrained, pool(), tmp_path / "expected")
+    for _ in range(2):  # recorded in the first run, read in the second
+        callback = RehearsalCallback(MixCD(), pool=pool(), ledger=tmp_path / "l")
+        module = Toy(base=False)
+        trainer(callback, max_epochs=4).fit(
+            module, DataLoader(finetune(), 8), ckpt_path=tmp_path / "pretrained.ckpt"
+        )
+        assert len(module.seen) > 0
+    assert Ledger.open(tmp_path / "l").correct.tolist() == expected.correct.tolist()
+    record_ledger(Toy(), pool(), tmp_path / "other")
+    callback = RehearsalCallback(MixCD(), pool=pool(), ledger=tmp_path / "other")
+    with pytest.raises(LedgerError, match="must be the base model the ledger was made with"):
+        trainer(callback, max_epochs=4).fit(
+            Toy(), DataLoader(finetune(), 8), ckpt_path=tmp_path / "pretrained.ckpt"
+        )
+
+
+def sharded(monkeypatch):
+    """Let Lightning restore checkpoints as late as it does for sharded modules, which need accelerators."""
+    monkeypatch.setattr(SingleDeviceStrategy, "restore_checkpoint_after_setup", property(lambda self: True))
+
+
+def test_sharded_module_does_not_record(tmp_path, monkeypatch):
+    sharded(monkeypatch)
+    with pytest.raises(LedgerError, match="must be recorded already, because a sharded module cannot be run"):
+        fit(RehearsalCallback(MixCD(), pool=pool(), ledger=tmp_path / "l"))
+
+
+def test_run_is_resumed_where_checkpoints_are_restored_late(tmp_path, monkeypatch):
+    whole = fit(RehearsalCallback(MixCD(), pool=pool(), ledger=ledger()), max_epochs=2)
+    sharded(monkeypatch)
+    run = trainer(RehearsalCallback(MixCD(), pool=pool(), ledger=ledger()))
+    run.fit(Toy(), DataLoader(finetune(), 8))
+    run.save_checkpoint(tmp_path / "end.ckpt")
+    callback, second = RehearsalCallback(MixCD(), pool=pool(), ledger=ledger()), Toy()
+    trainer(callback, max_epochs=2).fit(second, DataLoader(finetune(), 8), ckpt_path=tmp_path / "end.ckpt")
+    assert rehearsed(second) == rehearsed(whole)[5:]
+    assert callback.compute_units == 2 * 3 * 50
 
 
 def test_ledger_recorded_here_is_that_of_record_ledger(tmp_path):

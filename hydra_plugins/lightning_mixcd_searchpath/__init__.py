@@ -1,0 +1,1 @@
+"""Found by Hydra, which looks into packages only."""

@@ -1,7 +1,8 @@
 """Offers the configuration groups of lightning_mixcd to every Hydra app, below `mixcd/`.
 
-Hydra imports this module when any app starts, so it imports nothing heavy and only reads small files. A search
-path would offer our `data`, `model` and `trainer` too; stored one by one, only what is meant to be shared is.
+Hydra imports this module when any app starts, so it imports nothing heavy and only reads small files. A
+search path would offer our `data`, `model` and `trainer` too; stored one by one, only what is meant to be
+shared is.
 """
 
 from importlib.util import find_spec
@@ -33,7 +34,7 @@ def configurations() -> Path | None:
 class LightningMixcdSearchPath(SearchPathPlugin):
     """Stores the shared groups when Hydra asks for search paths, which it does before it composes."""
 
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:  # noqa: ARG002 -- Hydra's contract
         """Store the groups; a user's own file of the same name comes first.
 
         Args:

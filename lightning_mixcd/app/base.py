@@ -1,7 +1,6 @@
 """The base model and its ledger: made once per configuration, then taken from disk."""
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -55,7 +54,7 @@ def _train(config: DictConfig, module: LightningModule, pairing: Pairing) -> Non
 
 def _move(aside: Path, folder: Path) -> None:
     try:
-        os.replace(aside, folder)
+        aside.replace(folder)
     except OSError:
         if not (folder / "weights.pt").exists():
             raise

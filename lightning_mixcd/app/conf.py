@@ -26,7 +26,7 @@ def hush() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers")
 
 
-def make(config: DictConfig, **given: Any) -> Any:
+def make(config: DictConfig, **given: object) -> Any:  # noqa: ANN401 -- as the configuration says
     """Make the object that a configuration describes, of plain Python values only.
 
     Args:

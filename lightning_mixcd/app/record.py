@@ -22,4 +22,6 @@ def main(config: DictConfig) -> None:
     _, path = base_model(config, make(config.data))
     ledger = Ledger.open(path)
     share = float(ledger.correct.mean())
-    Console(soft_wrap=True).print(f"{path}: {ledger.size} samples, {share:.1%} correct, columns {ledger.columns}")
+    Console(soft_wrap=True).print(
+        f"{path}: {ledger.size} samples, {share:.1%} correct, columns {ledger.columns}"
+    )

@@ -34,9 +34,21 @@ def main() -> None:
 
 
 def _table(rows: list[Row], data: str, reference: str) -> Table:
-    title = f"{data}: accuracy and damaged share of the rehearsed samples in %, gain over {reference} with 95 % interval"
+    title = (
+        f"{data}: accuracy and damaged share of rehearsed samples in %, gain over {reference} with 95 % CI"
+    )
     table = Table(title=title)
-    for column in ("method", "mix ratio", "seeds", "prior", "new", "compute units", "damaged", "prior gain", "new gain"):
+    for column in (
+        "method",
+        "mix ratio",
+        "seeds",
+        "prior",
+        "new",
+        "compute units",
+        "damaged",
+        "prior gain",
+        "new gain",
+    ):
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in rows:
         values = (f"{row.mix_ratio:g}", f"{row.n}", f"{100 * row.prior:.1f}", f"{100 * row.new:.1f}")

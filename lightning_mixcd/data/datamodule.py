@@ -38,7 +38,8 @@ class RehearsalDataModule(LightningDataModule):
         ledger: The base model's record of the pool, or its folder; recorded at the start of `fit` if there is
             none in the folder yet.
         prior_val: Validation loader of the prior task. It comes after the new task's loaders, so that
-            `validation_step` gets it with the highest `dataloader_idx`.
+            `validation_step` gets it with the highest `dataloader_idx`. Like any loader it takes a seed from
+            the global random state; with `ExactResume` validation leaves no trace in training.
         order_seed: If given, order and random augmentation of the finetune samples depend on this seed and
             the epoch alone, not on workers or the global random state, and a run that is resumed in mid-epoch
             goes on with the very next sample. Otherwise the loader stays as it is.

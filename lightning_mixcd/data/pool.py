@@ -22,8 +22,8 @@ class Pool:
         num_workers: Loader workers that fetch rows while the model trains; 0 fetches in the training process.
         lag: Draws between learning something and drawing by it. It covers the loader's queue and makes a run
             independent of the number of workers; at least `num_workers`.
-        random: Whether fetching a sample or collating a batch draws random numbers, as augmentation does. They
-            are then seeded by the draw, which costs some 50 us. None finds out from a few samples.
+        random: Whether fetching a sample or collating a batch draws random numbers, as augmentation does.
+            They are then seeded by the draw, which takes some 0.1 ms. None finds out from a few samples.
         pad_values: Fill values by batch key, where sequences of the two sides differ in length; the usual
             keys of Hugging Face batches are known, except `input_ids`, whose value is the tokenizer's.
 

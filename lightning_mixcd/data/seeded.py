@@ -109,6 +109,6 @@ def draws_chance(dataset: Dataset[Any], collate_fn: Callable[[list[Any]], Any] |
 
 
 def _position() -> tuple[object, ...]:
-    """Where the three global generators stand."""
+    """Return where the three global generators stand."""
     numpy_state = [np.asarray(part).tolist() for part in np.random.get_state()]  # noqa: NPY002
     return random.getstate(), numpy_state, torch.get_rng_state().tolist()

@@ -35,8 +35,18 @@ def plot_pareto(records: Sequence[Record]) -> Figure:
         mean, error = values.mean(axis=0), 1.96 * values.std(axis=0) / np.sqrt(max(len(runs) - 1, 1))
         k = names.index(name)
         label = name if len(groups) == len(names) else f"{name}, mix ratio {ratio:g}"
-        style = {"marker": MARKERS[k % len(MARKERS)], "color": f"C{k % 10}", "capsize": 3, "ms": 8}
-        axes.errorbar(*mean, xerr=error[0], yerr=error[1], ls="none", label=label, **style)
+        axes.errorbar(
+            mean[0],
+            mean[1],
+            xerr=error[0],
+            yerr=error[1],
+            linestyle="none",
+            label=label,
+            marker=MARKERS[k % len(MARKERS)],
+            color=f"C{k % 10}",
+            capsize=3,
+            markersize=8,
+        )
     n = max(len(runs) for runs in groups.values())
     axes.set_xlabel("accuracy on the new task (%)")
     axes.set_ylabel("accuracy on the prior task (%)")

@@ -59,8 +59,8 @@ def read_records(folder: Path) -> dict[Path, Record]:
         The records by the folders of their runs, in the order of these.
 
     Raises:
-        ValueError: If there is none, one is not a record, two are of the same name, mix ratio and seed, or they
-            are of several data sets.
+        ValueError: If there is none, one is not a record, two are of the same name, mix ratio and seed, or
+            they are of several data sets.
     """
     found: dict[Path, Record] = {}
     seen: dict[tuple[str, str, float, int], Path] = {}
@@ -78,7 +78,9 @@ def read_records(folder: Path) -> dict[Path, Record]:
             )
         found[path.parent], seen[key] = record, path.parent
     if not found:
-        raise ValueError(f"There is no {FILE} below {folder}. Give the folder of a `mixcd-train` run or sweep.")
+        raise ValueError(
+            f"There is no {FILE} below {folder}. Give the folder of a `mixcd-train` run or sweep."
+        )
     data = sorted({record.data for record in found.values()})
     if len(data) > 1:
         raise ValueError(f"Runs of several data sets cannot be compared: {data}. Report on each by itself.")

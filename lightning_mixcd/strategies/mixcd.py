@@ -38,6 +38,7 @@ class MixCD(BinnedStrategy):
         wrong_share: Share of each draw taken from base-wrong samples, which cannot be damaged, in [0, 1).
 
     Raises:
+        TypeError: If `partition` or `estimator` is something else.
         ValueError: If an argument is out of range, or the ledger has no correct sample.
 
     Example:
@@ -68,8 +69,16 @@ class MixCD(BinnedStrategy):
             raise ValueError(f"`floor` must be a share in [0, 1], got {floor}. The default is 0.05.")
         if not 0 <= wrong_share < 1:
             raise ValueError(f"`wrong_share` must be a share in [0, 1), got {wrong_share}. The default is 0.")
-        self.partition = partition or ByLossQuantile(10)
-        self.estimator = estimator or DecayedBeta()
+        self.partition = ByLossQuantile(10) if partition is None else partition
+        self.estimator = DecayedBeta() if estimator is None else estimator
+        if not isinstance(self.partition, Partition):
+            raise TypeError(
+                f"`partition` must be a `Partition`, got {partition!r}. Pass for example ByLabel()."
+            )
+        if not isinstance(self.estimator, Estimator):
+            raise TypeError(
+                f"`estimator` must be an `Estimator`, got {estimator!r}. Pass for example DecayedBeta()."
+            )
         self.rule, self.floor, self.wrong_share = rule, floor, wrong_share
 
     @override

@@ -1,6 +1,6 @@
 """An ordinary classifier, that knows nothing of rehearsal."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -29,13 +29,18 @@ class Classifier(LightningModule):
     """
 
     def __init__(
-        self, network: nn.Module, *, n_classes: int, lr: float = 1e-3, val_names: tuple[str, ...] = ("new", "prior")
+        self,
+        network: nn.Module,
+        *,
+        n_classes: int,
+        lr: float = 1e-3,
+        val_names: tuple[str, ...] = ("new", "prior"),
     ) -> None:
         super().__init__()
         self.network, self.lr, self.val_names = network, lr, tuple(val_names)
-        self.accuracy = nn.ModuleDict(
-            {name: MulticlassAccuracy(n_classes, average="micro", validate_args=False) for name in val_names}
-        )
+        self.accuracy = nn.ModuleDict({
+            name: MulticlassAccuracy(n_classes, average="micro", validate_args=False) for name in val_names
+        })
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -52,8 +57,9 @@ class Classifier(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y = batch
         name = self.val_names[dataloader_idx]
-        self.accuracy[name].update(self(x), y)
-        self.log(f"val/{name}/accuracy", self.accuracy[name], add_dataloader_idx=False, prog_bar=True)
+        accuracy = cast("MulticlassAccuracy", self.accuracy[name])
+        accuracy.update(self(x), y)
+        self.log(f"val/{name}/accuracy", accuracy, add_dataloader_idx=False, prog_bar=True)
 
     @override
     def configure_optimizers(self) -> Any:

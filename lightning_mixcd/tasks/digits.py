@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -58,7 +59,8 @@ class Digits:
         x = torch.from_numpy(images).float().div(16).view(-1, 1, 8, 8)
         y = torch.from_numpy(labels).long()
         order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-        parts = order.split(cls.SIZES)
+        # `Tensor.split` has no types.
+        parts = torch.tensor_split(order, np.cumsum(cls.SIZES[:-1]).tolist())
         prior = [TensorDataset(x[part], y[part]) for part in parts[:2]]
         new = [TensorDataset(shifted(x[part], shift), y[part]) for part in parts[2:]]
         return cls(*prior, *new)

@@ -19,7 +19,12 @@ def run(folder, script, *arguments):
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    chosen = ["strategy=uniform,mixcd", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=runs"]
+    chosen = [
+        "strategy=uniform,mixcd",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "hydra.sweep.dir=runs",
+    ]
     done = run(folder, "mixcd-train", "-m", *chosen, *SHORT)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -29,7 +34,7 @@ def test_sweep_leaves_a_record_per_run(sweep):
     records = [json.loads(path.read_text()) for path in sorted(sweep.rglob("result.json"))]
     assert [record["name"] for record in records] == ["mixcd", "uniform"]
     assert all(0 <= record["prior_accuracy"] <= 1 for record in records)
-    # 350 finetune samples twice, a quarter of them rehearsed beside, 3 units each; mix-cd pays for its ledger.
+    # 350 finetune samples twice, a quarter as many rehearsed, 3 units each; mix-cd pays for its ledger.
     assert [record["compute_units"] for record in records] == [3 * (700 + 175) + 600, 3 * (700 + 175)]
 
 

@@ -1,7 +1,6 @@
 """One of two processes of `test_ddp.py`; writes down what it saw."""
 
 import json
-import os
 import sys
 import warnings
 from pathlib import Path

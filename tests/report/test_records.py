@@ -28,7 +28,7 @@ def test_two_runs_of_one_name_ratio_and_seed_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         GOOD.write(tmp_path / name)
-    with pytest.raises(ValueError, match="both mixcd, mix ratio 0.25, seed 3.*`name=mixcd_label`"):
+    with pytest.raises(ValueError, match=r"both mixcd, mix ratio 0.25, seed 3.*`name=mixcd_label`"):
         read_records(tmp_path)
 
 

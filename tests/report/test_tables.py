@@ -17,7 +17,9 @@ def test_interval_is_the_t_interval_of_the_differences():
     differences = [a - b for a, b in pairs]
     mean = sum(differences) / 7
     spread = math.sqrt(sum((d - mean) ** 2 for d in differences) / 6)
-    half = 2.4469118511449692 * spread / math.sqrt(7)  # t quantile 0.975 with 6 degrees of freedom, from tables
+    half = (
+        2.4469118511449692 * spread / math.sqrt(7)
+    )  # t quantile 0.975 with 6 degrees of freedom, from tables
     interval = paired_difference(pairs)
     assert interval.mean == pytest.approx(mean)
     assert (interval.low, interval.high) == (pytest.approx(mean - half), pytest.approx(mean + half))

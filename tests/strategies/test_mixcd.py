@@ -212,3 +212,13 @@ def test_default_partition_is_by_loss():
     strategy = started(MixCD(), labelled(100))
     assert strategy.sizes.tolist() == [10] * 10
     assert strategy.bins_of(torch.tensor([0, 55, 99])).tolist() == [0, 5, 9]
+
+
+@pytest.mark.parametrize("wrong", [ByLabel, "label", 3])
+def test_parts_must_be_parts(wrong):
+    with pytest.raises(
+        TypeError, match=r"`partition` must be a `Partition`, got .*Pass for example ByLabel\(\)"
+    ):
+        MixCD(partition=wrong)
+    with pytest.raises(TypeError, match=r"`estimator` must be an `Estimator`, got .*DecayedBeta\(\)"):
+        MixCD(estimator=wrong)

@@ -14,7 +14,10 @@ def test_sets_do_not_overlap_and_leave_nothing_out():
 
     digits = Digits.load(shift="invert", seed=3)
     new = [(1 - x, y) for part in (digits.new_train, digits.new_test) for x, y in part]
-    dealt = [tuple((16 * x).round().int().flatten().tolist()) for x, _ in [*digits.prior_train, *digits.prior_test, *new]]
+    dealt = [
+        tuple((16 * x).round().int().flatten().tolist())
+        for x, _ in [*digits.prior_train, *digits.prior_test, *new]
+    ]
     images = [tuple(int(v) for v in image) for image in load_digits().data]
     assert sorted(dealt) == sorted(images)
 
@@ -31,12 +34,12 @@ def test_seed_decides_the_deal():
 )
 def test_shift_moves_the_pixel_to_where_it_should_be(shift, corner):
     image = torch.arange(64.0).view(1, 1, 8, 8)
-    assert shifted(image, shift)[0, 0, 0, 0] == image[0, 0, *corner]
+    assert shifted(image, shift)[0, 0, 0, 0] == image[(0, 0, *corner)]
     assert shifted(image, shift).sort().values.sum() == image.sum()
 
 
 def test_unknown_shift_is_refused():
-    with pytest.raises(ValueError, match="`shift` must be .*got 'mirror'"):
+    with pytest.raises(ValueError, match=r"`shift` must be .*got 'mirror'"):
         shifted(torch.zeros(1, 1, 8, 8), "mirror")
 
 
