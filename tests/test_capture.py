@@ -233,7 +233,7 @@ def test_submodule_output_of_validation_is_not_taken_for_that_of_training():
 
     callback = RehearsalCallback(Uniform(), pool=pool(), ledger=ledger(), readout=Readout(module="net"))
     with pytest.raises(CaptureError, match="The submodule 'net' put out no logits"):
-        trainer(callback, num_sanity_val_steps=1).fit(
+        trainer(callback, num_sanity_val_steps=1, limit_train_batches=1).fit(
             TrainsWithoutNet(), DataLoader(finetune(), 8), DataLoader(finetune(), 10)
         )
 

@@ -137,6 +137,21 @@ def test_last_epoch_must_be_known(max_epochs, tmp_path):
         pretrain(tmp_path / "l", max_epochs=max_epochs)
 
 
+def test_other_stages_are_left_alone(tmp_path):
+    module = Toy()
+    run = trainer(LedgerCallback(tmp_path / "l", IndexedDataset(pool())))
+    assert run.validate(module, DataLoader(finetune(), 8), verbose=False)[0]["val_loss"] > 0
+    assert not (tmp_path / "l").exists()
+
+
+def test_several_processes_are_refused(tmp_path):
+    class Two:
+        world_size, max_epochs = 2, 3
+
+    with pytest.raises(ValueError, match=r"records on one process, got 2\. Use `record_ledger` afterwards"):
+        LedgerCallback(tmp_path / "l", IndexedDataset(pool())).setup(Two(), Toy(), "fit")
+
+
 def test_training_that_ends_early_leaves_no_ledger_and_says_so(tmp_path):
     class Stop(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
