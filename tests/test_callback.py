@@ -14,6 +14,7 @@ from lightning_mixcd import (
     NoRehearsal,
     Oracle,
     Pool,
+    Readout,
     RehearsalCallback,
     RehearsalDataModule,
     Uniform,
@@ -300,7 +301,8 @@ def test_two_fits_with_one_callback_are_two_fresh_runs():
 def test_module_is_left_as_it_was():
     module = Toy()
     hooks, attributes = copy.copy(module.net._forward_hooks), set(module.__dict__)
-    fit(RehearsalCallback(MixCD(), pool=pool(), ledger=ledger()), module)
+    readout = Readout(module="net")
+    fit(RehearsalCallback(MixCD(), pool=pool(), ledger=ledger(), readout=readout), module)
     assert module.net._forward_hooks == hooks
     assert set(module.__dict__) - attributes == set(
         set(fit(NoRehearsalCallback(), Toy()).__dict__) - attributes

@@ -81,7 +81,10 @@ def test_named_submodule_is_listened_to(tmp_path):
         def outputs(self, loss, logits):
             return loss
 
-    pretrain(tmp_path / "l", LossOnly(base=False), settings={"readout": Readout(module="net")})
+    module = LossOnly(base=False)
+    hooks = len(module.net._forward_hooks)
+    pretrain(tmp_path / "l", module, settings={"readout": Readout(module="net")})
+    assert len(module.net._forward_hooks) == hooks
     assert Ledger.open(tmp_path / "l").size == N_POOL
 
 

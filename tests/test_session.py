@@ -175,6 +175,40 @@ def test_steps_without_rehearsal_fade_too():
     assert float(estimator.seen) == 8 + 8 * 0.5**3
 
 
+@pytest.mark.parametrize(
+    ("settings", "batch"),
+    [
+        ({"schedule": EveryNSteps(3)}, 1),
+        ({"mix_ratio": 1 / 16}, 2),
+        ({"accumulate": 3}, 1),
+        ({"accumulate": 3}, 4),
+    ],
+)
+def test_fading_goes_on_where_a_checkpoint_fell_between_updates(settings, batch, tmp_path):
+    # Nothing is trained, so that an accumulated gradient, which no checkpoint holds, is not missed.
+    settings = {"mix_ratio": 1, "schedule": None, "accumulate": 1, **settings}
+
+    def run(*callbacks, ckpt_path=None):
+        estimator = DecayedBeta(halflife_steps=1.5)
+        callback = RehearsalCallback(
+            MixCD(partition=Single(), estimator=estimator), schedule=settings["schedule"]
+        )
+        data = RehearsalDataModule(
+            Finetune(), pool(), ledger=ledger(), mix_ratio=settings["mix_ratio"], order_seed=0
+        )
+        trainer(callback, *callbacks, max_epochs=3, accumulate_grad_batches=settings["accumulate"]).fit(
+            Toy(lr=0.0), datamodule=data, ckpt_path=ckpt_path
+        )
+        return float(estimator.seen)
+
+    def save(run, *_):
+        if run.fit_loop.epoch_loop.total_batch_idx == batch:
+            run.save_checkpoint(tmp_path / "between.ckpt")
+
+    assert run(ckpt_path=None) == run(OnBatchEnd(save))
+    assert run(ckpt_path=tmp_path / "between.ckpt") == run()
+
+
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")  # the case itself
 def test_skipped_batch_is_not_learnt_from():
     class Skipping(Toy):

@@ -48,7 +48,9 @@ class PoolStream:
         world_size: int = 1,
         pin_memory: bool = False,
     ) -> None:
-        self.pool, self.strategy, self.base_correct = pool, strategy, base_correct
+        self.pool, self.strategy = pool, strategy
+        # A plain view: looking rows up in a `memmap` takes several times as long.
+        self.base_correct = None if base_correct is None else np.asarray(base_correct)
         self.seed, self.rank, self.world_size, self.pin_memory = seed, rank, world_size, pin_memory
         self.rows_per_draw = 0
         self._opened = -1  # the draw whose rows are being used
@@ -94,7 +96,7 @@ class PoolStream:
         self._note_signal()
         if self._batches is None:
             # The loader must not hold the stream: workers in a reference cycle are stopped late and slowly.
-            self._batches = iter(self._loader(PoolStream._draws(weakref.proxy(self), self._opened)))
+            self._batches = self._fetched(PoolStream._draws(weakref.proxy(self), self._opened))
         batch = next(self._batches)
         ticket = self._tickets.pop(self._opened)
         self._positions = {c: p for c, p in self._positions.items() if c >= self._opened}
@@ -128,14 +130,17 @@ class PoolStream:
     def _ticket(self, index: Tensor) -> dict[str, Tensor]:
         ticket = {"index": index, **self.strategy.context(index)}
         if self.base_correct is not None:
-            ticket["base_correct"] = torch.from_numpy(np.asarray(self.base_correct[index.numpy()]))
+            ticket["base_correct"] = torch.from_numpy(self.base_correct[index.numpy()])
         return {k: v.pin_memory() for k, v in ticket.items()} if self.pin_memory else ticket
 
-    def _loader(self, draws: Iterator[tuple[int, list[int]]]) -> DataLoader[Any]:
+    def _fetched(self, draws: Iterator[tuple[int, list[int]]]) -> Iterator[Any]:
         pool, seed = self.pool, stream_key(self.seed, self.rank)
         chance = draws_chance(pool.dataset, pool.collate_fn) if pool.random is None else pool.random
-        return DataLoader(
-            SeededFetch(pool.dataset, pool.collate_fn, seed=seed if chance else None),
+        fetch = SeededFetch(pool.dataset, pool.collate_fn, seed=seed if chance else None)
+        if not pool.num_workers and not self.pin_memory:
+            return map(fetch.__getitems__, draws)
+        loader = DataLoader(
+            fetch,
             batch_sampler=draws,  # type: ignore[arg-type]  # any iterable works; torch asks for lists
             collate_fn=_as_it_is,
             num_workers=self.pool.num_workers,
@@ -144,6 +149,7 @@ class PoolStream:
             # Without its own generator the loader would take a seed from the global one.
             generator=torch.Generator().manual_seed(self.seed),
         )
+        return iter(loader)
 
     def close(self) -> None:
         """Let the loader's workers go; no rows can be taken afterwards, the state can be read."""

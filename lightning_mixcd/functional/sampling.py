@@ -35,6 +35,8 @@ def bin_quotas(probabilities: Tensor, capacities: Tensor, n: int, *, generator: 
         >>> bin_quotas(torch.tensor([1.0, 0.0]), torch.tensor([3, 9]), 5, generator=g)
         tensor([3, 2])
     """
+    if len(capacities) == 1:
+        return torch.tensor([n])
     # In NumPy, whose operations on a few numbers take a fraction of the time: this runs in every step.
     quotas, most = np.zeros(len(capacities), dtype=np.int64), capacities.numpy()
     weights = probabilities.double().numpy()

@@ -104,7 +104,7 @@ class BinnedStrategy(Strategy):
         for bin_ in quotas.nonzero()[0].tolist():
             index += self._shuffles.take(bin_, int(quotas[bin_]))
         # Else a step that takes part of a draw would get its lowest bins.
-        return torch.tensor(index)[torch.randperm(n, generator=generator)]
+        return torch.tensor([index[i] for i in torch.randperm(n, generator=generator).tolist()])
 
     @override
     def draw_state(self) -> Tensor:
