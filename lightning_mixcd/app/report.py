@@ -3,14 +3,15 @@
 import argparse
 import csv
 import sys
-from dataclasses import astuple, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from lightning_mixcd.report import Record, Row, compare, plot_pareto, plot_rates, read_records
-from lightning_mixcd.report.plots import read_rates
+from lightning_mixcd.report import Record, read_records
+from lightning_mixcd.report.plots import plot_pareto, plot_rates, read_rates
+from lightning_mixcd.report.tables import Row, compare
 
 __all__ = ["main"]
 
@@ -58,12 +59,21 @@ def _table(rows: list[Row], data: str, reference: str) -> Table:
     return table
 
 
+def _flat(row: Row) -> dict[str, object]:
+    values = asdict(row)
+    for gain in ("prior_gain", "new_gain"):
+        interval = values.pop(gain) or {}
+        values |= {f"{gain}_{end}": interval.get(end) for end in ("mean", "low", "high")}
+    return values
+
+
 def _write(folder: Path, rows: list[Row], records: dict[Path, Record]) -> list[Path]:
     written = [folder / "table.csv", folder / "pareto.png"]
     with written[0].open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([field.name for field in fields(Row)])
-        writer.writerows(astuple(row) for row in rows)
+        flat = [_flat(row) for row in rows]
+        writer = csv.DictWriter(file, flat[0])
+        writer.writeheader()
+        writer.writerows(flat)
     plot_pareto(list(records.values())).savefig(written[1], dpi=150)
     runs: dict[str, list[Path]] = {}
     for run, record in records.items():

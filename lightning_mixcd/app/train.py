@@ -14,7 +14,7 @@ from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import conf_dir, hush, make
 from lightning_mixcd.callback import RehearsalCallback
 from lightning_mixcd.data import Pool, RehearsalDataModule
-from lightning_mixcd.report.records import Record, read_logged
+from lightning_mixcd.report import Record, read_logged
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.tasks import Pairing
 

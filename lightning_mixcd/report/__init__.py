@@ -1,7 +1,5 @@
-"""From runs on disk to tables and pictures."""
+"""From runs on disk to tables (`tables`) and pictures (`plots`), which need the extra `report`."""
 
-from lightning_mixcd.report.plots import plot_pareto, plot_rates
-from lightning_mixcd.report.records import Record, read_records
-from lightning_mixcd.report.tables import Row, compare
+from lightning_mixcd.report.records import Record, read_logged, read_records
 
-__all__ = ["Record", "Row", "compare", "plot_pareto", "plot_rates", "read_records"]
+__all__ = ["Record", "read_logged", "read_records"]

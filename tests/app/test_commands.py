@@ -48,7 +48,10 @@ def test_report_writes_table_and_pictures(sweep):
     assert done.returncode == 0, done.stderr
     assert "mixcd" in done.stdout
     with (sweep / "runs" / "table.csv").open(newline="") as file:
-        assert {row["name"] for row in csv.DictReader(file)} == {"uniform", "mixcd"}
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"uniform", "mixcd"}
+    gain = float(rows["mixcd"]["prior"]) - float(rows["uniform"]["prior"])
+    assert float(rows["mixcd"]["prior_gain_mean"]) == pytest.approx(gain)
     for picture in ("pareto.png", "rates.png"):
         assert (sweep / "runs" / picture).read_bytes().startswith(b"\x89PNG")
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lightning_mixcd.report import Record, plot_pareto, plot_rates
-from lightning_mixcd.report.plots import read_rates
+from lightning_mixcd.report import Record
+from lightning_mixcd.report.plots import plot_pareto, plot_rates, read_rates
 
 
 def test_pareto_shows_each_strategy_at_its_mean():

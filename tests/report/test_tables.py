@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from lightning_mixcd.report import Record, compare
-from lightning_mixcd.report.tables import paired_difference
+from lightning_mixcd.report import Record
+from lightning_mixcd.report.tables import compare, paired_difference
 
 
 def record(name="uniform", seed=0, prior=0.8, new=0.9, ratio=0.25, units=100):
