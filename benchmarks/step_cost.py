@@ -2,8 +2,7 @@
 
 Both sides train the same network on the same number of rows; the plain side gets them from one loader. Every
 variant runs once per round and ratios are taken within a round, so that each compares neighbours in time.
-Beside CPU time: operations dispatched to torch per step, which repeat to the digit on any machine, and, with
-`--instructions`, instructions per step counted by `perf stat`.
+Beside CPU time: operations dispatched to torch per step, which repeat to the digit on any machine.
 
     python benchmarks/step_cost.py            # table of ratios
     python benchmarks/step_cost.py --rounds 5 --steps 50 --models mlp

@@ -85,7 +85,6 @@ class RehearsalCallback(Callback):
         if stage == "fit":
             self._end()
             self._session = self._resumed = None
-            self.compute_units = 0
             self._session = Session(self._settings(trainer), trainer, pl_module)
             self._live, self._together = True, True
 

@@ -107,7 +107,7 @@ class Readout:
     def _keep(self, _module: nn.Module, _inputs: object, output: object) -> None:
         output = output[0] if isinstance(output, tuple) else output
         output = output.get("logits") if isinstance(output, Mapping) else output
-        self._captured = output.detach() if isinstance(output, Tensor) else None
+        self._captured = output if isinstance(output, Tensor) else None
 
     def read(
         self, outputs: object, batch: object, *, last: int | None = None, with_loss: bool = False

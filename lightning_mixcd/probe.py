@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,6 @@ class Probe:
             batch_sampler=self._chunks(index),
             collate_fn=self.pool.collate_fn,
             num_workers=self.pool.num_workers,
-            generator=torch.Generator().manual_seed(0),
         )
         with seeded(0), cuda_states_kept(), quiet(self.module), attached(self.readout, self.module):
             for chunk, batch in zip(self._chunks(index), loader, strict=True):
@@ -111,8 +110,7 @@ class Probe:
         Returns:
             bool on the CPU, `(n,)`.
         """
-        with closing(self.readings(index.numpy())) as readings:
-            return torch.cat([reading.correct.cpu() for _, reading in readings])
+        return torch.cat([reading.correct.cpu() for _, reading in self.readings(index.numpy())])
 
     def _step(self, batch: Any) -> object:  # noqa: ANN401 -- whatever the pool's `collate_fn` makes
         if self.readout.step is not None:

@@ -34,6 +34,7 @@ class ExactResume(Callback):
     def __init__(self) -> None:
         self._torch: Tensor | None = None  # as of the end of the last training batch
         self._others: dict[str, Any] | None = None  # as of the start of validation
+        self._final: dict[str, Any] | None = None  # as of the end of `fit`
         self._restore: dict[str, Any] | None = None
         self._hook: BatchHook | None = None
         self._rank, self._failed = 0, False
@@ -43,7 +44,7 @@ class ExactResume(Callback):
         if stage != "fit":
             return
         self._end()
-        self._torch = self._others = self._restore = None
+        self._torch = self._others = self._final = self._restore = None
         self._rank, self._failed = trainer.global_rank, False
         # Not in `on_train_start`: when the checkpoint fell on a validation step, Lightning makes the iterator
         # of the validation loader afterwards, which draws from the global generator. Not in
@@ -75,10 +76,17 @@ class ExactResume(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._end()
+        if stage == "fit":
+            self._final = {"torch": torch.get_rng_state(), **_get_others()}
+            self._end()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # The batch that failed will be made again, from where the last one left off.
+        self._final = {
+            "torch": torch.get_rng_state() if self._torch is None else self._torch,
+            **_get_others(),
+        }
         self._failed = True
         self._end()
 
@@ -89,8 +97,11 @@ class ExactResume(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        torch_state = torch.get_rng_state() if self._torch is None else self._torch
-        own = {"torch": torch_state, **(self._others or _get_others())}
+        own = self._final
+        if own is None and self._others is not None:
+            own = {"torch": self._torch, **self._others}
+        if own is None:
+            own = {"torch": torch.get_rng_state(), **_get_others()}
         # After an exception the other processes may never get here.
         if self._failed or not distributed.is_available() or not distributed.is_initialized():
             return {"ranks": [own]}

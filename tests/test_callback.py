@@ -261,11 +261,11 @@ def test_manual_optimization_logs_at_the_interval_too():
         RehearsalCallback(MixCD(), pool=pool(), ledger=ledger()),
         Manual(optimizer_steps_per_batch=3),
         logger=logger,
-        log_every_n_steps=2,
+        log_every_n_steps=3,
         max_epochs=2,
     )
     assert len(module.seen) == 10
-    assert logger.values("rehearsal/compute_units") == [3 * 10 * n for n in (2, 4, 6, 8, 10)]
+    assert logger.values("rehearsal/compute_units") == [3 * 10 * n for n in (3, 6, 9)]
 
 
 class Manual(Toy):
@@ -355,16 +355,19 @@ def test_checkpoint_saved_on_an_exception_holds_the_state(tmp_path):
     assert state["compute_units"] == 3 * 3 * 10
 
 
-def test_validating_a_checkpoint_leaves_the_finished_run_alone(tmp_path):
+def test_validating_an_earlier_checkpoint_leaves_the_finished_run_alone(tmp_path):
+    def save(run, *_):
+        if run.global_step == 2:
+            run.save_checkpoint(tmp_path / "second.ckpt")
+
     callback = RehearsalCallback(MixCD(), pool=pool(), ledger=ledger())
-    run, module = trainer(callback), Toy()
+    run, module = trainer(callback, OnBatchEnd(save)), Toy()
     run.fit(module, DataLoader(finetune(), 8))
-    run.save_checkpoint(tmp_path / "end.ckpt")
-    state, units = callback.state_dict(), callback.compute_units
-    found = run.validate(module, DataLoader(pool(), 8), ckpt_path=tmp_path / "end.ckpt", verbose=False)
+    opened = callback.state_dict()["stream"]["opened"]
+    found = run.validate(module, DataLoader(pool(), 8), ckpt_path=tmp_path / "second.ckpt", verbose=False)
     assert found[0]["val_loss"] > 0
-    assert callback.compute_units == units
-    assert callback.state_dict()["stream"]["opened"] == state["stream"]["opened"]
+    assert callback.compute_units == 3 * 50
+    assert callback.state_dict()["stream"]["opened"] == opened == 4
 
 
 def test_resuming_with_another_strategy_or_pool_is_refused(tmp_path):

@@ -214,6 +214,15 @@ def test_unknown_submodule_is_refused_before_the_first_step():
     assert module.seen == []
 
 
+def test_submodule_output_is_read_once():
+    module, readout = LossOnly(), Readout(module="net")
+    readout.attach(module)
+    module.net(torch.zeros(4, 4))
+    assert len(readout.read(None, (X, LABELS)).correct) == 4
+    with pytest.raises(CaptureError, match="The submodule 'net' put out no logits"):
+        readout.read(None, (X, LABELS))
+
+
 def test_submodule_that_does_not_run_is_named():
     class Idle(LossOnly):
         def __init__(self):

@@ -209,7 +209,7 @@ def test_error_held_on_to_does_not_hold_the_module_in_eval_mode(tmp_path):
     spoiled = TensorDataset(torch.cat([x.clone().index_fill_(0, torch.tensor([7]), float("nan"))]), y)
     module = Toy()
     with pytest.raises(ValueError, match=r"index 7") as held:
-        record_ledger(module, spoiled, tmp_path / "l")
+        record_ledger(module, spoiled, tmp_path / "l", batch_size=4)
     assert held.tb is not None  # as a notebook holds on to the last traceback
     assert module.training
     assert torch.is_grad_enabled()

@@ -51,7 +51,8 @@ def test_one_forward_per_sample(batch_size, tmp_path):
 def test_columns_are_kept(tmp_path):
     genres = np.array(["fiction", "travel"] * (N_POOL // 2))
     scores = torch.arange(2.0 * N_POOL).reshape(N_POOL, 2)
-    recorded = record_ledger(Toy(), pool(), tmp_path / "l", columns={"genre": genres, "scores": scores})
+    columns = {"genre": genres, "scores": scores}
+    recorded = record_ledger(Toy(), pool(), tmp_path / "l", columns=columns, batch_size=7)
     assert Ledger.open(tmp_path / "l").column("genre").tolist() == genres.tolist()
     assert recorded.column("scores").tolist() == scores.tolist()
 

@@ -99,6 +99,72 @@ def test_second_fit_does_not_go_back_to_the_first():
     assert [step[1][0] for step in fresh.drawn] == [step[1][0] for step in expected.drawn]
 
 
+def test_checkpoint_that_was_validated_is_not_resumed_by_the_next_fit(tmp_path):
+    resume, module = ExactResume(), Drawing()
+    run = fit(module, resume)
+    run.save_checkpoint(tmp_path / "end.ckpt")
+    run.validate(module, DataLoader(finetune(), 20), ckpt_path=tmp_path / "end.ckpt", verbose=False)
+    random.seed(5)
+    fresh = Drawing()
+    fit(fresh, resume, limit_val_batches=0)
+    random.seed(5)
+    assert fresh.drawn[0][0][1] == random.random()
+
+
+class KeepsInValidation(pl.Callback):
+    """Saves in the middle of a validation, after it has drawn."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        if trainer.global_step == 3:
+            trainer.save_checkpoint(self.path)
+
+
+class DrawsAtTheEnd(Drawing):
+    """Draws once more when an epoch has ended."""
+
+    def on_train_epoch_end(self):
+        self.draw()
+
+
+# The resumed runs keep no checkpoints, which Lightning warns of.
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
+def test_checkpoint_of_validation_or_of_the_end_of_an_epoch(tmp_path):
+    keep = pl.callbacks.ModelCheckpoint(
+        tmp_path, filename="{epoch}", monitor="train_loss", save_top_k=-1, save_on_train_epoch_end=True
+    )
+    settings = {"max_epochs": 3, "val_check_interval": 3, "enable_checkpointing": True}
+    pl.seed_everything(1, verbose=False)
+    whole = DrawsAtTheEnd()
+    fit(whole, ExactResume(), KeepsInValidation(tmp_path / "validating.ckpt"), keep, **settings)
+    for path, done in ((tmp_path / "epoch=0.ckpt", 5), (tmp_path / "validating.ckpt", 3)):
+        pl.seed_everything(2, verbose=False)
+        second = DrawsAtTheEnd()
+        fit(second, ExactResume(), ckpt_path=path, **settings)
+        assert second.drawn == whole.drawn[done:]
+
+
+def test_checkpoint_of_a_failed_batch_makes_it_again(tmp_path):
+    class Failing(Drawing):
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 3:
+                self.fails_with = torch.rand(())
+                raise RuntimeError("the user's own")
+            return super().training_step(batch, batch_idx)
+
+    resume = ExactResume()
+    pl.seed_everything(1, verbose=False)
+    whole = Drawing()
+    fit(whole, ExactResume())
+    pl.seed_everything(1, verbose=False)
+    with pytest.raises(RuntimeError, match="the user's own"):
+        fit(Failing(), resume)
+    torch.set_rng_state(resume.state_dict()["ranks"][0]["torch"])
+    assert float(torch.rand(())) == whole.drawn[3][0][0]
+
+
 def test_states_load_safely(tmp_path):
     np.random.standard_normal()  # noqa: NPY002 -- one Gauss value waits
     fit(Drawing(), ExactResume()).save_checkpoint(tmp_path / "end.ckpt")

@@ -459,6 +459,16 @@ def test_precision_of_training_is_that_of_the_recording(precision, tmp_path):
         {"64-true": torch.float64, "bf16-true": torch.bfloat16, "bf16-mixed": torch.float32}[precision]
     }
     assert torch.equal(weights(modules[0]), weights(modules[1]))
+    if precision == "bf16-mixed":
+        x, y = pool().tensors
+        with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+            expected = nn.functional.cross_entropy(Toy().net(x[:, :-1]), y, reduction="none")
+        assert Ledger.open(tmp_path / "recorded here").loss.tolist() == pytest.approx(
+            expected.float().tolist(), rel=1e-3, abs=1e-5
+        )
+        assert Ledger.open(by_hand).loss.tolist() != pytest.approx(
+            expected.float().tolist(), rel=1e-3, abs=1e-5
+        )
     if precision == "64-true":
         ours = Ledger.open(tmp_path / "recorded here")
         double = network().double()

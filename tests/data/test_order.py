@@ -155,6 +155,8 @@ def test_random_augmentation_depends_on_the_place_alone():
     assert noise(Ordered(dataset=Drawing(), num_workers=2)) == one
     assert len(set(one)) > 75  # of 80: another value for nearly every sample and epoch
     assert noise(Ordered(dataset=Drawing(), seed=1)) != one
+    in_sequence = noise(Ordered(dataset=Drawing(), shuffle=False))
+    assert not set(in_sequence[:40]) & set(in_sequence[40:])
 
 
 def test_fetching_leaves_the_global_random_state_alone():

@@ -132,13 +132,18 @@ def test_share_of_damaged_rows_is_that_of_both(ranks):
     assert one != two
 
 
+@pytest.mark.parametrize("step", [3, 5])
 @pytest.mark.parametrize("name", ["mixcd", "oracle"])
-def test_resumed_run_is_the_uninterrupted_one(ranks, name):
+def test_resumed_run_is_the_uninterrupted_one(ranks, name, step):
     for rank in ranks:
-        whole, resumed = rank[f"{name} whole"], rank[f"{name} resumed"]
-        assert resumed["seen"] == whole["seen"][3:]
-        assert resumed["rates"] == whole["rates"][3:]
+        whole, resumed = rank[f"{name} whole"], rank[f"{name} resumed {step}"]
+        assert resumed["seen"] == whole["seen"][step:]
+        assert resumed["rates"] == whole["rates"][step:]
         assert resumed["weights"] == whole["weights"]
         assert resumed["units"] == whole["units"]
-        assert resumed["logged"] == [row for row in whole["logged"] if row[0] >= 3]
-    assert ranks[0][f"{name} whole"]["seen"] != ranks[1][f"{name} whole"]["seen"]
+        assert resumed["logged"] == [row for row in whole["logged"] if row[0] >= step]
+
+
+def test_what_was_counted_before_the_checkpoint_is_not_the_first_process_alone(ranks):
+    # The cases above would not notice if the second process had nothing to add.
+    assert all(rank["mixcd whole"]["damaged"][4] for rank in ranks)
