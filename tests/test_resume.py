@@ -135,10 +135,11 @@ def test_checkpoint_of_validation_or_of_the_end_of_an_epoch(tmp_path):
     keep = pl.callbacks.ModelCheckpoint(
         tmp_path, filename="{epoch}", monitor="train_loss", save_top_k=-1, save_on_train_epoch_end=True
     )
-    settings = {"max_epochs": 3, "val_check_interval": 3, "enable_checkpointing": True}
+    settings = {"max_epochs": 3, "val_check_interval": 3}
     pl.seed_everything(1, verbose=False)
     whole = DrawsAtTheEnd()
-    fit(whole, ExactResume(), KeepsInValidation(tmp_path / "validating.ckpt"), keep, **settings)
+    saves = KeepsInValidation(tmp_path / "validating.ckpt")
+    fit(whole, ExactResume(), saves, keep, enable_checkpointing=True, **settings)
     for path, done in ((tmp_path / "epoch=0.ckpt", 5), (tmp_path / "validating.ckpt", 3)):
         pl.seed_everything(2, verbose=False)
         second = DrawsAtTheEnd()
