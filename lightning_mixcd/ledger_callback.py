@@ -145,7 +145,6 @@ class LedgerCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.max_epochs is None or trainer.current_epoch < trainer.max_epochs - 1:
-            self.readout.forget()
             return
         reading = self.readout.read(outputs, batch, with_loss=True)
         values = {"correct": reading.correct, "loss": reading.loss, "label": reading.label}

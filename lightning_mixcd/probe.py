@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.pool import Pool
@@ -150,7 +150,7 @@ def quiet(module: nn.Module) -> Iterator[None]:
         (parent, name, child)
         for parent in list(module.modules())
         for name, child in parent.named_children()
-        if isinstance(child, Metric | MetricCollection)
+        if isinstance(child, Metric)
     ]
     for parent, name, metric in metrics:
         setattr(parent, name, copy.deepcopy(metric))

@@ -268,6 +268,18 @@ def test_manual_optimization_logs_at_the_interval_too():
     assert logger.values("rehearsal/compute_units") == [3 * 10 * n for n in (3, 6, 9)]
 
 
+def test_manual_optimization_that_steps_at_every_second_batch_logs_too():
+    class Every2(Manual):
+        def training_step(self, batch, batch_idx):
+            self.optimizer_steps_per_batch = (batch_idx + 1) % 2
+            return super().training_step(batch, batch_idx)
+
+    logger = Listed()
+    callback = RehearsalCallback(MixCD(), pool=pool(), ledger=ledger())
+    fit(callback, Every2(), logger=logger, log_every_n_steps=2, max_epochs=2)
+    assert logger.values("rehearsal/compute_units") == [3 * 10 * n for n in (2, 4, 6, 8, 10)]
+
+
 class Manual(Toy):
     def __init__(self, *, optimizer_steps_per_batch=1):
         super().__init__()

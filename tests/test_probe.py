@@ -231,6 +231,27 @@ def test_mute_keeps_a_log_of_the_users_own():
     assert module.log is own
 
 
+def test_metrics_that_share_their_counts_are_spared_together():
+    # A collection notes whether the counts of its metrics are one and the same or copies.
+    def counting(**settings):
+        kinds = torchmetrics.classification.MulticlassPrecision, torchmetrics.classification.MulticlassRecall
+        return torchmetrics.MetricCollection([kind(3) for kind in kinds], **settings)
+
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randint(3, (2, 20), generator=generator) for _ in range(4)]
+    module, expected = Toy(), counting(compute_groups=False)
+    module.counts = counting()
+    for batch in batches[:2]:
+        module.counts.update(*batch)
+        expected.update(*batch)
+    dict(module.counts.items())  # from here on they are copies
+    with quiet(module):
+        module.counts.update(*batches[2])
+    module.counts.update(*batches[3])
+    expected.update(*batches[3])
+    assert module.counts.compute() == expected.compute()
+
+
 def test_looks_during_training_change_nothing_but_the_draws():
     # An oracle that looks at the model and then draws as if it had not.
     class Blind(Oracle):
