@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lightning_mixcd.report import Record, read_records
 from lightning_mixcd.report.plots import plot_pareto, plot_rates, read_rates
+from lightning_mixcd.report.records import METRICS
 from lightning_mixcd.report.tables import Row, compare
 
 __all__ = ["main"]
@@ -77,8 +78,8 @@ def _write(folder: Path, rows: list[Row], records: dict[Path, Record]) -> list[P
     plot_pareto(list(records.values())).savefig(written[1], dpi=150)
     runs: dict[str, list[Path]] = {}
     for run, record in records.items():
-        metrics = run / "logs" / "metrics.csv"
-        if metrics.exists() and read_rates(metrics)[0].size:
+        metrics = run / METRICS
+        if read_rates(metrics)[0].size:
             runs.setdefault(f"{record.name}, mix ratio {record.mix_ratio:g}", []).append(metrics)
     if runs:
         written.append(folder / "rates.png")

@@ -14,7 +14,7 @@ from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import conf_dir, hush, make
 from lightning_mixcd.callback import RehearsalCallback
 from lightning_mixcd.data import Pool, RehearsalDataModule
-from lightning_mixcd.report import Record, read_logged
+from lightning_mixcd.report.records import METRICS, Record, read_logged
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.tasks import Pairing
 
@@ -50,7 +50,7 @@ def train(config: DictConfig) -> Record:
     seed_everything(config.seed, workers=True, verbose=False)
     trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
     output = Path(HydraConfig.get().runtime.output_dir)
-    damaged = read_logged(output / "logs" / "metrics.csv", "rehearsal/damaged_share")
+    damaged = read_logged(output / METRICS, "rehearsal/damaged_share")
     shares = [share for by_step in damaged.values() for share in by_step.values()]
     record = Record(
         name=config.name,

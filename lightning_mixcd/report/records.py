@@ -8,6 +8,7 @@ from pathlib import Path
 __all__ = ["Record", "read_logged", "read_records"]
 
 FILE = "result.json"
+METRICS = Path("logs", "metrics.csv")  # as `conf/logger/csv.yaml` has it
 
 
 @dataclass(frozen=True)
