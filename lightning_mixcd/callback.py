@@ -105,8 +105,9 @@ class RehearsalCallback(Callback):
         session = self._session
         if session is None or session.stream is None:
             return
-        self.compute_units += trainer.world_size * (3 * n_rows(batch) + session.observe(outputs, batch))
-        if _logs_now(trainer, pl_module, stepped=session.stepped):
+        rows = n_rows(batch)
+        self.compute_units += trainer.world_size * (3 * rows + session.observe(outputs, batch, rows=rows))
+        if _logs_now(trainer, pl_module, session):
             pl_module.log("rehearsal/compute_units", float(self.compute_units))
             pl_module.log_dict({f"rehearsal/{name}": value for name, value in session.report().items()})
 
@@ -162,8 +163,8 @@ class RehearsalCallback(Callback):
 
 
 # Whether Lightning hands what is logged now on to its loggers.
-def _logs_now(trainer: Trainer, pl_module: LightningModule, *, stepped: bool) -> bool:
+def _logs_now(trainer: Trainer, pl_module: LightningModule, session: Session) -> bool:
     every: int = getattr(trainer, "log_every_n_steps", 0)
     if not pl_module.automatic_optimization:
         return every > 0 and (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
-    return every > 0 and stepped and trainer.global_step % every == 0
+    return every > 0 and session.stepped and session.step % every == 0

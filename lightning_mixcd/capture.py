@@ -110,13 +110,20 @@ class Readout:
         self._captured = output if isinstance(output, Tensor) else None
 
     def read(
-        self, outputs: object, batch: object, *, last: int | None = None, with_loss: bool = False
+        self,
+        outputs: object,
+        batch: object,
+        *,
+        rows: int | None = None,
+        last: int | None = None,
+        with_loss: bool = False,
     ) -> Reading:
         """Read the last rows of a batch.
 
         Args:
             outputs: What `on_train_batch_end` was given: what the training step returned.
             batch: The batch of that step.
+            rows: Rows of the batch; None to count them.
             last: How many rows, R, counted from the end; None for all.
             with_loss: Whether the loss of each row is wanted too.
 
@@ -127,7 +134,7 @@ class Readout:
             CaptureError: If there is nothing to read, or it does not have a row per row of the batch.
         """
         captured, self._captured = self._captured, None
-        rows = n_rows(batch)
+        rows = n_rows(batch) if rows is None else rows
         keep = slice(rows - (rows if last is None else last), rows)
         given = outputs if isinstance(outputs, Mapping) else {}
         if self.correctness is not None:
@@ -177,7 +184,7 @@ def _find_target(batch: Any, name: str | int | None) -> object:  # noqa: ANN401 
             return batch[name]
         except (KeyError, IndexError, TypeError):
             return getattr(batch, name, None) if isinstance(name, str) else None
-    for key in TARGET_KEYS:
+    for key in TARGET_KEYS if type(batch) not in (tuple, list) else ():
         if hasattr(batch, "keys") and key in batch:
             return batch[key]
         if hasattr(batch, key):
@@ -202,7 +209,7 @@ def _sized(values: object, rows: int, name: str, ndim: int | None = None) -> Ten
             f"`{name}` must be a tensor with a row per row of the batch ({rows}), got {_describe(values)}. "
             "Return it for the whole batch, in its order."
         )
-    return values.detach()
+    return values
 
 
 # Checks what a user's own rule said.
@@ -214,7 +221,7 @@ def _ruled(ruled: object, rows: int, keep: slice, losses: object = None) -> Read
             f"{_describe(correct)}. Compare per row, for example `logits.argmax(1) == labels`."
         )
     if loss is not None:
-        loss = _sized(loss, rows, "losses", ndim=1)[keep]
+        loss = _sized(loss, rows, "losses", ndim=1).detach()[keep]
     return Reading(correct.detach()[keep], loss)
 
 
@@ -225,5 +232,8 @@ def _classified(logits: Tensor, target: Tensor, *, with_loss: bool) -> Reading:
             "rows read. For other tasks say what counts as right: "
             "Readout(correctness=lambda outputs, batch: ...)."
         )
-    loss = nn.functional.cross_entropy(logits.float(), target, reduction="none") if with_loss else None
-    return Reading(logits.argmax(dim=1) == target, loss, target)
+    correct = logits.argmax(dim=1) == target
+    if not with_loss:
+        return Reading(correct, label=target)
+    loss = nn.functional.cross_entropy(logits.detach().float(), target, reduction="none")
+    return Reading(correct, loss, target)

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from lightning_mixcd.capture import Readout
+from lightning_mixcd.data.host_copy import to_device
 from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.data.seeded import seeded
@@ -22,11 +23,11 @@ from lightning_mixcd.data.stream import PoolStream
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.functional.joining import join, n_rows
 from lightning_mixcd.functional.sampling import stream_key
+from lightning_mixcd.learner import Learner
 from lightning_mixcd.ledger import Ledger, fingerprint_model
 from lightning_mixcd.probe import Probe
 from lightning_mixcd.record import open_if_recorded, record_with
 from lightning_mixcd.strategies import Strategy
-from lightning_mixcd.types import Outcome
 from lightning_mixcd.wiring import BatchHook, own_hook
 
 __all__ = ["Session", "Settings"]
@@ -88,12 +89,12 @@ class Session:
         self._listener: RemovableHandle | None = None
         self._reads = False  # whether correctness is wanted
         self._ticket: Mapping[str, Tensor] | None = None
+        device = trainer.strategy.root_device
+        self.learner = Learner(self.strategy, device=device, total=partial(self._over_ranks, how="sum"))
         self.stepped = False  # whether the batch just trained ended an optimizer step
-        self._step = 0  # optimizer steps before the batch at hand
-        self._steps = 0.0  # optimizer steps since the strategy last learnt
-        self._shares = 0.0  # of which begun, not ended, under gradient accumulation
-        self._rehearsed = 0  # rows since the last report
-        self._damaged = torch.zeros((), device=trainer.strategy.root_device)
+        self.step = 0  # optimizer steps so far
+        self._batches = 0  # since the last lesson
+        self._shares = 0.0  # optimizer steps begun, not ended, under gradient accumulation
         self.hook = BatchHook(trainer, pl_module, self.mix)
 
     def begin(self, *, resumed: bool) -> None:
@@ -105,6 +106,10 @@ class Session:
         Raises:
             LedgerError: If the ledger is of another base model, or missing when it can no longer be made.
         """
+        owners = (getattr(self.trainer, "datamodule", None), self.module)
+        own = partial(own_hook, self.trainer, self.module)
+        self._before = own(BEFORE) if any(is_overridden(BEFORE, owner) for owner in owners) else None
+        self._to_device = own("transfer_batch_to_device")
         # Where the weights are what they were in `setup`, they were fingerprinted before any conversion.
         late = self._builds_later or self.trainer.ckpt_path is not None
         if self.ledger is None and self.settings.ledger is not None:
@@ -119,7 +124,8 @@ class Session:
             self.probe.check()
         self.strategy.setup(len(self.pool), self.ledger, seed=self.settings.seed)
         # Without a ledger, a strategy that learns nothing makes do with modules that say nothing.
-        self._reads = self.ledger is not None or type(self.strategy).tally is not Strategy.tally
+        learns = self.ledger is not None or type(self.strategy).tally is not Strategy.tally
+        self._reads = self.strategy.rehearses and learns
         self._listener = self.readout.attach(self.module)
         self.stream = PoolStream(
             self.pool,
@@ -140,48 +146,55 @@ class Session:
         Returns:
             The batch that the training step will see.
         """
-        self._ticket, self._step = None, self.trainer.global_step
+        self._ticket, self.step = None, self.trainer.global_step
         self.readout.forget()
         # The learning rate finder trains before `on_fit_start`.
-        if self.stream is None or not self.strategy.rehearses or not self.settings.schedule(self._step):
+        if self.stream is None or not self.strategy.rehearses:
             return batch
-        n = self.ration.due(n_rows(batch))
+        rows = n_rows(batch)
+        if not self.stream.rows_per_draw:
+            most = torch.tensor(self.ration.most(rows), device=self.learner.device)
+            self.stream.begin(int(self._over_ranks(most, how="sum")))
+        n = self.ration.due(rows) if self.settings.schedule(self.step) else 0
         if n == 0:
             return batch
-        rows = self.stream.take(n)
-        self._ticket = move_data_to_device(rows["ticket"], self.trainer.strategy.root_device)
-        return join(batch, self._bring(rows["batch"]), pad_values=self.pool.pad_values)
+        drawn = self.stream.take(n)
+        self._ticket = drawn["ticket"]
+        return join(batch, self._bring(drawn["batch"]), pad_values=self.pool.pad_values)
 
-    def observe(self, outputs: object, batch: object) -> int:
+    def observe(self, outputs: object, batch: object, *, rows: int) -> int:
         """Learn from the step that was just made.
 
         Args:
             outputs: What `training_step` returned, as Lightning hands it on.
             batch: What it was given.
+            rows: Rows of that.
 
         Returns:
             Sample-forwards spent on looking at the model.
         """
-        self._count_steps()
+        before, self.step = self.step, self.trainer.global_step
+        self._count_steps(self.step - before)
         # Without outputs, automatic optimization has skipped the batch, as the user's module asked.
         skipped = not outputs and self.module.automatic_optimization
         if self._ticket is not None and not skipped and self._reads:
-            self._learn(outputs, batch, self._ticket)
-        every = self.strategy.refresh_every_n_steps
-        if every is None or self.trainer.global_step // every == self._step // every:
-            return 0
-        before = self.probe.forwards
-        self.strategy.refresh(self.probe)
-        return self.probe.forwards - before
+            last, with_loss = len(self._ticket["index"]), self.strategy.needs_loss
+            reading = self.readout.read(outputs, batch, rows=rows, last=last, with_loss=with_loss)
+            self.learner.add(self._ticket, reading)
+        forwards = self._refresh(before)
+        self._batches += 1
+        if self._batches >= self.pool.round and self.stream is not None:
+            self._batches = 0
+            if self._reads:
+                self.learner.learn()
+            self.stream.note(partial(self._over_ranks, how="max"))
+        return forwards
 
     def report(self) -> dict[str, Tensor]:
         """Return what is logged, on the device, and start counting anew."""
         found = dict(self.strategy.metrics())
-        if self.ledger is not None and self._rehearsed:
-            damaged = self.trainer.strategy.reduce(self._damaged, reduce_op="mean")
-            found["damaged_share"] = damaged / self._rehearsed
-        self._rehearsed, self._damaged = 0, torch.zeros_like(self._damaged)
-        return found
+        share = None if self.ledger is None else self.learner.damaged_share()
+        return found if share is None else {**found, "damaged_share": share}
 
     def end(self) -> None:
         """Leave the module and its hooks as they were, and stop the workers; the state stays readable."""
@@ -202,20 +215,19 @@ class Session:
         """
         if self.stream is None:
             return {}
-        damaged = self._damaged.clone()
-        if together:
-            damaged = self.trainer.strategy.reduce(damaged, reduce_op="sum")
+        ration = self.ration.state_dict()
+        place = torch.cat([torch.tensor([*ration.values()]), self.stream.place])
+        places = place[None]
+        if together and self.trainer.world_size > 1:
+            places = self.trainer.strategy.all_gather(place.to(self.learner.device)).cpu()
         return {
             "run": {"strategy": type(self.strategy).__name__, "n_pool": len(self.pool)},
-            "ration": self.ration.state_dict(),
+            "places": places,
             "stream": self.stream.state_dict(),
             "strategy": self.strategy.state_dict(),
-            "since": {
-                "steps": self._steps,
-                "shares": self._shares,
-                "rehearsed": self._rehearsed,
-                "damaged": damaged,
-            },
+            "learner": self.learner.state_dict(together=together),
+            "batches": self._batches,
+            "shares": self._shares,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -235,39 +247,42 @@ class Session:
                 f"{run}. To start another finetuning from these weights, load them into the module and leave "
                 "out `ckpt_path`."
             )
-        self.ration.load_state_dict(state["ration"])
         self.strategy.load_state_dict(state["strategy"])
-        self.stream.load_state_dict(state["stream"])
-        since = state["since"]
-        self._steps, self._shares, self._rehearsed = since["steps"], since["shares"], since["rehearsed"]
-        # The state holds the sum over all processes.
-        self._damaged = since["damaged"].to(self._damaged) * self.trainer.is_global_zero
+        self.learner.load_state_dict(state["learner"], first=self.trainer.is_global_zero)
+        self._batches, self._shares = state["batches"], state["shares"]
+        rations, places = state["places"].tensor_split([2], dim=1)
+        self.stream.load_state_dict(state["stream"], places)
+        if state["stream"]["world_size"] == self.trainer.world_size:
+            finetune_rows, given_rows = rations[min(self.trainer.global_rank, len(rations) - 1)].tolist()
+            self.ration.load_state_dict({"finetune_rows": finetune_rows, "given_rows": given_rows})
 
-    def _learn(self, outputs: object, batch: object, ticket: Mapping[str, Tensor]) -> None:
-        index = ticket["index"]
-        reading = self.readout.read(outputs, batch, last=len(index), with_loss=self.strategy.needs_loss)
-        outcome = Outcome(index, reading.correct, reading.loss, ticket, self._steps)
-        tally = self.strategy.tally(outcome)
-        if tally is not None:
-            tally = self.trainer.strategy.reduce(tally, reduce_op="sum")
-            self.strategy.update(tally, steps=self._steps)
-            self._steps = 0.0
-        self._rehearsed += len(index)
-        if "base_correct" in ticket:
-            self._damaged = self._damaged + (ticket["base_correct"] & ~reading.correct).sum()
+    # Returns the sum or maximum of a tensor over all ranks; it may change the tensor.
+    def _over_ranks(self, tensor: Tensor, *, how: str) -> Tensor:
+        if self.trainer.world_size == 1:
+            return tensor
+        tensor = to_device(tensor, self.learner.device)
+        reduced: Tensor = self.trainer.strategy.reduce(tensor, reduce_op=how)
+        return reduced
 
     # Under gradient accumulation every batch counts as its share of a step, and the one that ends the step as
     # what is missing to a whole: the last batches of an epoch may be fewer.
-    def _count_steps(self) -> None:
-        ended = self.trainer.global_step - self._step
+    def _count_steps(self, ended: int) -> None:
         self.stepped = ended > 0
         if self.stepped:
-            self._steps += ended - self._shares
+            self.learner.steps += ended - self._shares
             self._shares = 0.0
         elif self.module.automatic_optimization:
             share = 1 / self.trainer.accumulate_grad_batches
-            self._steps += share
+            self.learner.steps += share
             self._shares += share
+
+    def _refresh(self, before: int) -> int:
+        every = self.strategy.refresh_every_n_steps
+        if every is None or self.step // every == before // every:
+            return 0
+        forwards = self.probe.forwards
+        self.strategy.refresh(self.probe)
+        return self.probe.forwards - forwards
 
     def _open_ledger(self) -> Ledger | None:
         if self.settings.ledger is not None:
@@ -311,13 +326,12 @@ class Session:
 
     # Brings a pool batch to the device as Lightning brings a finetune batch.
     def _bring(self, batch: object) -> object:
-        trainer, device = self.trainer, self.trainer.strategy.root_device
-        batch = trainer.precision_plugin.convert_input(batch)
-        if any(is_overridden(BEFORE, owner) for owner in (getattr(trainer, "datamodule", None), self.module)):
+        batch = self.trainer.precision_plugin.convert_input(batch)
+        if self._before is not None:
             # What it draws for pool rows is not to shift what it draws for finetune rows.
             with seeded(stream_key(self.settings.seed, self.ration.given_rows)):
-                batch = own_hook(trainer, self.module, BEFORE)(batch, 0)
-        moved: object = own_hook(trainer, self.module, "transfer_batch_to_device")(batch, device, 0)
+                batch = self._before(batch, 0)
+        moved: object = self._to_device(batch, self.learner.device, 0)
         return moved
 
     def _precision(self) -> AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LEAVES = "errors types"
 MATHS = f"functional {LEAVES}"
 AXES = f"estimators metrics partitions schedules strategies {MATHS}"
-TRAINING = f"callback capture data ledger ledger_callback probe record resume session wiring {AXES}"
+TRAINING = f"callback capture data learner ledger ledger_callback probe record resume session wiring {AXES}"
 
 # What a module may import from the package besides its own unit. A unit is a file or folder directly under
 # the package; `data.pool` admits that one module of a unit, `ledger:Ledger` that one name.
@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "probe": f"capture data.pool data.seeded {MATHS}",
     "record": f"capture data.pool ledger probe {MATHS}",
     "ledger_callback": f"capture ledger wiring {MATHS}",
+    "learner": f"capture data {AXES}",
     "session": TRAINING,
     "callback": TRAINING,
     "testing": f"estimators.base ledger partitions.base strategies.base {MATHS}",

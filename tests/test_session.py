@@ -18,6 +18,7 @@ from lightning_mixcd import (
     MixCD,
     NoRehearsal,
     Oracle,
+    Pool,
     Readout,
     RehearsalCallback,
     RehearsalDataModule,
@@ -38,6 +39,7 @@ from tests.toys import (
     ledger,
     network,
     pool,
+    prompt_pool,
     rehearsed,
     task,
     trainer,
@@ -142,7 +144,7 @@ def test_counts_fade_once_per_optimizer_step(accumulate, n_batches):
     fit(
         RehearsalCallback(
             MixCD(partition=Single(), estimator=estimator, floor=1.0),
-            pool=pool(),
+            pool=prompt_pool(),
             ledger=ledger(),
             mix_ratio=1,
         ),
@@ -169,7 +171,7 @@ def test_steps_without_rehearsal_fade_too():
     strategy = MixCD(partition=Single(), estimator=estimator)
     schedule = EveryNSteps(3)
     fit(
-        RehearsalCallback(strategy, pool=pool(), ledger=ledger(), schedule=schedule, mix_ratio=1),
+        RehearsalCallback(strategy, pool=prompt_pool(), ledger=ledger(), schedule=schedule, mix_ratio=1),
         limit_train_batches=4,
     )
     assert float(estimator.seen) == 8 + 8 * 0.5**3
@@ -218,8 +220,43 @@ def test_skipped_batch_is_not_learnt_from():
 
     estimator = DecayedBeta(halflife_steps=float("inf"))
     strategy = MixCD(partition=Single(), estimator=estimator)
-    fit(RehearsalCallback(strategy, pool=pool(), ledger=ledger(), mix_ratio=1), Skipping())
+    fit(RehearsalCallback(strategy, pool=prompt_pool(), ledger=ledger(), mix_ratio=1), Skipping())
     assert float(estimator.seen) == 4 * 8
+
+
+class Noting(MixCD):
+    """Keeps what it is told, and what each round goes by."""
+
+    def __init__(self):
+        super().__init__(partition=Single(), estimator=DecayedBeta(halflife_steps=float("inf")))
+        self.told, self.rounds = [], []
+
+    def update(self, tally, *, steps):
+        super().update(tally, steps=steps)
+        self.told.append((float(tally[1].sum()), steps))
+
+    def select_round(self, n_draws, n, *, signal, generator):
+        self.rounds.append((n_draws, float(signal)))
+        return super().select_round(n_draws, n, signal=signal, generator=generator)
+
+
+@pytest.mark.parametrize(("accumulate", "mix_ratio", "rows"), [(1, 1, 8), (1, 0.5, 4), (2, 1, 8)])
+def test_lessons_come_after_every_half_lag_of_batches(accumulate, mix_ratio, rows):
+    strategy = Noting()
+    fit(
+        RehearsalCallback(strategy, pool=Pool(pool(), lag=8), ledger=ledger(), mix_ratio=mix_ratio),
+        Toy(lr=0.0),
+        accumulate_grad_batches=accumulate,
+        limit_train_batches=4,
+        max_epochs=6,
+    )
+    assert strategy.told == [(4 * rows, 4 / accumulate)] * 6
+    # A round of four goes by the lessons that ended before the draw eight before it was begun. As nothing is
+    # trained, the model has right what the base model had, and the prior counts one damaged row.
+    lessons = [0, 0, 0, 1, 2, 3]
+    expected = [(4, 1 / (2 + 4 * rows * n)) for n in lessons]
+    assert [n for n, _ in strategy.rounds] == [4] * 6
+    assert [rate for _, rate in strategy.rounds] == pytest.approx([rate for _, rate in expected])
 
 
 def test_oracle_looks_on_time_where_steps_come_in_pairs():

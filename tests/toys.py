@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_mixcd import Ledger
+from lightning_mixcd import Ledger, Pool
 
 # Tests run side by side on few cores, and these models are too small to share.
 torch.set_num_threads(1)
@@ -186,6 +186,11 @@ def plain_readings(state: dict[str, Tensor], data: TensorDataset) -> tuple[Tenso
     with torch.no_grad():
         logits = net(x[:, :-1])
     return logits.argmax(1) == y, cross_entropy(logits, y, reduction="none")
+
+
+def prompt_pool() -> Pool:
+    """The pool, such that the strategy learns after every batch."""
+    return Pool(pool(), lag=1)
 
 
 @cache

@@ -1,9 +1,9 @@
-"""Reading device tensors without stopping the device."""
+"""Moving tensors from and to the device without stopping it."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["HostCopy"]
+__all__ = ["HostCopy", "to_device"]
 
 
 class HostCopy:
@@ -35,3 +35,18 @@ class HostCopy:
         if self._ready is not None:
             self._ready.synchronize()
         return self._copy
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Send a tensor from the host to the device; nothing waits for it.
+
+    Args:
+        tensor: The tensor, on the CPU.
+        device: Where to.
+
+    Returns:
+        It, or its copy there.
+    """
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -20,8 +20,8 @@ class Pool:
         dataset: Map-style dataset of N samples whose batches have the structure of the finetune batches.
         collate_fn: Makes a batch of samples, as in `torch.utils.data.DataLoader`.
         num_workers: Loader workers that fetch rows while the model trains; 0 fetches in the training process.
-        lag: Draws between learning something and drawing by it. It covers the loader's queue and makes a run
-            independent of the number of workers; at least `num_workers`.
+        lag: Draws between learning something and drawing by it. A run does not depend on the number of
+            workers or on timing, because their queue stays within half of it; at least twice `num_workers`.
         random: Whether fetching a sample or collating a batch draws random numbers, as augmentation does.
             They are then seeded by the draw, which takes some 0.1 ms. None finds out from a few samples.
         pad_values: Fill values by batch key, where sequences of the two sides differ in length; the usual
@@ -39,7 +39,7 @@ class Pool:
     dataset: Dataset[Any]
     collate_fn: Callable[[list[Any]], Any] | None = None
     num_workers: int = 0
-    lag: int = 8
+    lag: int = 16
     random: bool | None = None
     pad_values: Mapping[str, float] | None = None
 
@@ -51,9 +51,9 @@ class Pool:
             )
         if len(self.dataset) == 0:
             raise ValueError("`pool` must hold at least one sample, got none.")
-        if self.num_workers < 0 or self.lag < self.num_workers:
+        if self.num_workers < 0 or self.lag < 2 * self.num_workers:
             raise ValueError(
-                f"`num_workers` must be between 0 and `lag` ({self.lag}), got {self.num_workers}. "
+                f"`num_workers` must be between 0 and half of `lag` ({self.lag}), got {self.num_workers}. "
                 "Raise `lag`, so that it covers every draw waiting in a worker's queue, or use fewer workers."
             )
 
@@ -61,6 +61,11 @@ class Pool:
         return len(self.dataset)  # type: ignore[arg-type]
 
     @property
+    def round(self) -> int:
+        """Draws that are made at once, and batches after which the strategy learns: half the lag."""
+        return max(1, self.lag // 2)
+
+    @property
     def prefetch_factor(self) -> int | None:
-        """Batches that each worker holds ready: as many as the lag covers."""
-        return self.lag // self.num_workers if self.num_workers else None
+        """Batches that each worker holds ready: together at most half the lag."""
+        return self.lag // 2 // self.num_workers if self.num_workers else None

@@ -32,7 +32,7 @@ class Ration:
                 f"{mix_ratio}. Use the strategy `NoRehearsal()` to rehearse nothing."
             )
         # Through the decimal text: 0.1 is meant as one tenth, not as the binary number next to it.
-        self.mix_ratio = Fraction(str(mix_ratio))
+        self._rows, self._per = Fraction(str(mix_ratio)).as_integer_ratio()
         self.finetune_rows, self.given_rows = 0, 0
 
     def due(self, finetune_rows: int) -> int:
@@ -45,9 +45,20 @@ class Ration:
             Rows due, 0 or more.
         """
         self.finetune_rows += finetune_rows
-        due = int(self.mix_ratio * self.finetune_rows) - self.given_rows
+        due = self._rows * self.finetune_rows // self._per - self.given_rows
         self.given_rows += due
         return due
+
+    def most(self, finetune_rows: int) -> int:
+        """Return the most rows that can fall due beside a batch, where all batches have its size.
+
+        Args:
+            finetune_rows: Rows of the finetune batch.
+
+        Returns:
+            The mix ratio's share, rounded up.
+        """
+        return -(-self._rows * finetune_rows // self._per)
 
     def state_dict(self) -> dict[str, int]:
         """Return the rows so far."""

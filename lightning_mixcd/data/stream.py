@@ -1,8 +1,9 @@
 """The rows to rehearse, one after the other, in the order that the strategy chooses them."""
 
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,42 @@ from lightning_mixcd.strategies.base import Strategy
 
 __all__ = ["PoolStream"]
 
+# No draw was opened yet, on any rank.
+BEFORE_ALL = -(2**62)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A signal, and how far the ranks had come when it was noted.
+
+    Args:
+        opened: The draw that this rank had opened.
+        pace: The furthest draw that any rank had opened, and minus the least far, int64, `(2,)`.
+        signal: The signal.
+    """
+
+    opened: int
+    pace: HostCopy
+    signal: HostCopy
+
+    @property
+    def ahead(self) -> int:
+        """The furthest draw that any rank had opened."""
+        return int(cast("Tensor", self.pace.get())[0])
+
+    @property
+    def behind(self) -> int:
+        """The least far."""
+        return -int(cast("Tensor", self.pace.get())[1])
+
 
 class PoolStream:
     """Fetches rows ahead of training, yet by a rule that does not know how far ahead.
 
-    Draw c is made for all ranks together, from a generator seeded by (seed, c) and from the strategy's signal
-    as of the moment when draw c - lag was opened; each rank keeps its own part. A draw has a fixed number of
-    rows; a step takes as many as it needs, and what is left of a draw goes to the next step.
+    Rows come in draws of a fixed size for all ranks together, and each rank keeps its own part of each; a
+    step takes as many rows as it needs, and what is left of a draw goes to the next step. Draws are made a
+    round at a time, from a generator seeded by (seed, first draw of the round) and from the newest signal
+    that was noted before any rank had opened the draw that lies `lag` before the round.
 
     Args:
         pool: What is rehearsed.
@@ -52,32 +82,54 @@ class PoolStream:
         # A plain view: looking rows up in a `memmap` takes several times as long.
         self.base_correct = None if base_correct is None else np.asarray(base_correct)
         self.seed, self.rank, self.world_size, self.pin_memory = seed, rank, world_size, pin_memory
-        self.rows_per_draw = 0
+        self.rows_per_draw = 0  # of all ranks together
+        self._own_rows = 0  # of this one
         self._opened = -1  # the draw whose rows are being used
         self._used = 0  # how many of them are
         self._rows: Any = None
+        self._round = 0  # first draw of the round that the strategy draws next
         self._batches: Iterator[Any] | None = None
-        self._signals: dict[int, HostCopy] = {}
+        start = torch.tensor([BEFORE_ALL, -BEFORE_ALL])
+        self._notes = [Note(BEFORE_ALL, HostCopy(start), HostCopy(strategy.signal()))]
         self._positions: dict[int, Tensor] = {}
         self._tickets: dict[int, dict[str, Tensor]] = {}
+
+    def begin(self, rows_per_draw: int) -> None:
+        """Fix the size of the draws, before the first row is taken.
+
+        Args:
+            rows_per_draw: Rows of one draw, of all ranks together; at least one per rank.
+
+        Raises:
+            ValueError: If they are fewer.
+        """
+        if rows_per_draw < self.world_size:
+            raise ValueError(
+                f"A draw must have at least one row per process, got {rows_per_draw} rows for "
+                f"{self.world_size} processes. A resumed run keeps the draws it was begun with: use fewer."
+            )
+        self.rows_per_draw = rows_per_draw
+        self._own_rows = len(range(self.rank, rows_per_draw, self.world_size))
 
     def take(self, n: int) -> dict[str, Any]:
         """Return the next `n` rows of this rank.
 
         Args:
-            n: Rows wanted, at least 1. The first call fixes the rows per draw.
+            n: Rows wanted, at least 1.
 
         Returns:
             `batch`, as the pool's collate function made it, and `ticket`: what is known of each row, with
             `index`, `base_correct` if there is a ledger, and the strategy's context. On the host.
+
+        Raises:
+            ValueError: If a draw is larger than what can be drawn, or the collate function dropped samples.
         """
-        self.rows_per_draw = self.rows_per_draw or n
-        parts = []
+        parts, own = [], self._own_rows
         while n > 0:
-            if self._rows is None or self._used == self.rows_per_draw:
+            if self._rows is None or self._used == own:
                 self._open_next()
-            stop = min(self._used + n, self.rows_per_draw)
-            whole = stop - self._used == self.rows_per_draw
+            stop = min(self._used + n, own)
+            whole = stop - self._used == own
             parts.append(self._rows if whole else take_rows(self._rows, self._used, stop))
             n -= stop - self._used
             self._used = stop
@@ -86,52 +138,71 @@ class PoolStream:
             rows = join(rows, part, pad_values=self.pool.pad_values)
         return dict(rows)
 
-    def _open_next(self) -> None:
-        """Fetch the next draw; what the strategy knows now is what draw `opened + lag` will go by.
+    def note(self, over_ranks: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Keep what the strategy knows now, for draws to come; at the same time on all ranks.
 
-        Raises:
-            ValueError: If the collate function dropped samples.
+        Args:
+            over_ranks: Returns the maximum of a tensor over all ranks, without waiting for it; None where
+                there is one rank.
         """
+        signal = self.strategy.signal()
+        if signal is self._notes[-1].signal.source:
+            return
+        pace = torch.tensor([self._opened, -self._opened])
+        if over_ranks is not None:
+            pace = over_ranks(pace)
+        self._notes.append(Note(self._opened, HostCopy(pace), HostCopy(signal)))
+
+    def _open_next(self) -> None:
         self._opened, self._used = self._opened + 1, 0
-        self._note_signal()
         if self._batches is None:
             # The loader must not hold the stream: workers in a reference cycle are stopped late and slowly.
             self._batches = self._fetched(PoolStream._draws(weakref.proxy(self), self._opened))
         batch = next(self._batches)
         ticket = self._tickets.pop(self._opened)
-        self._positions = {c: p for c, p in self._positions.items() if c >= self._opened}
-        if n_rows(batch) != self.rows_per_draw:
+        self._positions = {c: p for c, p in self._positions.items() if c > self._opened - self.pool.round}
+        if n_rows(batch) != self._own_rows:
             raise ValueError(
                 f"`collate_fn` of the pool must keep every sample, got {n_rows(batch)} rows for "
-                f"{self.rows_per_draw} samples. Filter the pool beforehand."
+                f"{self._own_rows} samples. Filter the pool beforehand."
             )
         self._rows = {"batch": batch, "ticket": ticket}
 
-    def _note_signal(self) -> None:
-        signal = self.strategy.signal()
-        copies = [copy for copy in self._signals.values() if copy.source is signal]
-        copy = copies[0] if copies else HostCopy(signal)
-        for draw in range(self._opened, self._opened + self.pool.lag + 1):
-            self._signals.setdefault(draw, copy)
-        self._signals = {c: s for c, s in self._signals.items() if c >= self._opened}
-
     def _draws(self, first: int) -> Iterator[tuple[int, list[int]]]:
-        draw = first
         while True:
-            self._positions[draw] = self.strategy.draw_state()
-            generator = torch.Generator().manual_seed(stream_key(self.seed, draw))
-            signal = self._signals[draw].get()
-            n = self.rows_per_draw * self.world_size
-            index = self.strategy.draw(n, signal=signal, generator=generator)[self.rank :: self.world_size]
-            self._tickets[draw] = self._ticket(index)
-            yield draw, index.tolist()
-            draw += 1
+            start, n = self._round, self.pool.round
+            self._positions[start] = self.strategy.draw_state()
+            generator = torch.Generator().manual_seed(stream_key(self.seed, start))
+            signal = self._signal(start)
+            index = self.strategy.draw_round(n, self.rows_per_draw, signal=signal, generator=generator)
+            index = index[:, self.rank :: self.world_size]
+            self._round += n
+            ticket = self._ticket(index.flatten())
+            parts = {k: v.view(*index.shape, *v.shape[1:]).unbind() for k, v in ticket.items()}
+            for place, rows in enumerate(index.tolist()):
+                if start + place >= first:
+                    self._tickets[start + place] = {key: part[place] for key, part in parts.items()}
+                    yield start + place, rows
+
+    def _signal(self, start: int) -> Tensor | None:
+        """Return what the round that begins with draw `start` goes by, and forget what no round will."""
+        newest = self._newest_note(start)
+        slowest = max(0, self._notes[newest].behind)
+        self._notes = self._notes[self._newest_note(slowest - slowest % self.pool.round) :]
+        return self._notes[self._newest_note(start)].signal.get()
+
+    # Which note the round that begins with draw `start` goes by: the same on all ranks. A later one need not
+    # be read, which could wait for the device.
+    def _newest_note(self, start: int) -> int:
+        before = start - self.pool.lag
+        known = (i for i, note in enumerate(self._notes) if note.opened < before and note.ahead < before)
+        return max(known, default=0)
 
     def _ticket(self, index: Tensor) -> dict[str, Tensor]:
         ticket = {"index": index, **self.strategy.context(index)}
         if self.base_correct is not None:
             ticket["base_correct"] = torch.from_numpy(self.base_correct[index.numpy()])
-        return {k: v.pin_memory() for k, v in ticket.items()} if self.pin_memory else ticket
+        return ticket
 
     def _fetched(self, draws: Iterator[tuple[int, list[int]]]) -> Iterator[Any]:
         pool, seed = self.pool, stream_key(self.seed, self.rank)
@@ -155,33 +226,45 @@ class PoolStream:
         """Let the loader's workers go; no rows can be taken afterwards, the state can be read."""
         self._batches = None
 
+    @property
+    def place(self) -> Tensor:
+        """Where this rank stands: draw opened, rows of it used, first draw of its round, draw state there."""
+        start = max((c for c in self._positions if c <= self._opened), default=0)
+        position = self._positions[start] if self._positions else self.strategy.draw_state()
+        return torch.cat([torch.tensor([self._opened, self._used, start]), position])
+
     def state_dict(self) -> dict[str, Any]:
-        """Return where the stream stands: exactly enough to make the same draws again."""
-        if self._rows is None:
-            return {"rows_per_draw": 0}
+        """Return what all ranks share; with the `place` of each it is enough to make the same draws again."""
         return {
             "rows_per_draw": self.rows_per_draw,
-            "opened": self._opened,
-            "used": self._used,
-            "position": self._positions[self._opened],
-            "signals": {draw: copy.get() for draw, copy in self._signals.items()},
+            "world_size": self.world_size,
+            "paces": torch.stack([torch.tensor([note.ahead, -note.behind]) for note in self._notes]),
+            "signals": [note.signal.get() for note in self._notes],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a stream stood when `state_dict` was called; before the first `take`.
+    def load_state_dict(self, state: dict[str, Any], places: Tensor) -> None:
+        """Go on where streams stood when their states were taken; before the first `take`.
+
+        With another number of processes the draws stay as they were and are shared out anew; what is left of
+        a draw that was begun is dropped.
 
         Args:
             state: The state.
+            places: The `place` of each rank, or of the first alone where no other is known, `(W, ...)`.
         """
         if not state["rows_per_draw"]:
             return
-        self.rows_per_draw = state["rows_per_draw"]
-        copies = {id(signal): HostCopy(signal) for signal in state["signals"].values()}
-        self._signals = {draw: copies[id(signal)] for draw, signal in state["signals"].items()}
-        self.strategy.load_draw_state(state["position"])
-        self._opened = state["opened"] - 1
-        self._open_next()
-        self._used = state["used"]
+        self.begin(state["rows_per_draw"])
+        paces = zip(state["paces"].tolist(), state["paces"], state["signals"], strict=True)
+        self._notes = [Note(ahead, HostCopy(p), HostCopy(signal)) for (ahead, _), p, signal in paces]
+        same = state["world_size"] == self.world_size
+        place = places[min(self.rank, len(places) - 1) if same else int(places[:, 0].argmax())]
+        self._opened, used, self._round = place[:3].tolist()
+        self.strategy.load_draw_state(place[3:])
+        if same and self._opened >= 0:
+            self._opened -= 1
+            self._open_next()
+            self._used = used
 
 
 def _as_it_is(batch: object) -> object:

@@ -8,13 +8,13 @@
 
 from lightning_mixcd.functional.collateral import beta_mean, bin_counts, bin_probabilities
 from lightning_mixcd.functional.joining import join, n_rows, take_rows
-from lightning_mixcd.functional.sampling import bin_quotas, permute
+from lightning_mixcd.functional.sampling import choose_bins, permute
 
 __all__ = [
     "beta_mean",
     "bin_counts",
     "bin_probabilities",
-    "bin_quotas",
+    "choose_bins",
     "join",
     "n_rows",
     "permute",

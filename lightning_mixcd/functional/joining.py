@@ -47,6 +47,11 @@ def n_rows(batch: object) -> int:
         >>> n_rows({"texts": ["a", "b", "c"], "task": "nli"})
         3
     """
+    # The usual batches, at a glance: this runs several times in every step.
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, tuple | list) else ()
+    first = next(iter(parts), None)
+    if isinstance(first, Tensor) and first.ndim:
+        return first.shape[0]
     plain: int | None = None
     for leaf in _leaves(batch):
         if isinstance(leaf, Tensor):
@@ -88,11 +93,12 @@ def join(finetune: Batch, pool: object, *, pad_values: Mapping[str, float] | Non
         tensor([[5, 6, 7],
                 [8, 9, 0]])
     """
-    _agreed_rows(finetune, "finetune batch")
-    _agreed_rows(pool, "pool batch")
-    joined = _join(finetune, pool, Place(), pad_values or {})
-    # An empty list has no rows to disagree with, until the other side appends some.
-    _agreed_rows(joined, "joined batch")
+    joiner = _Joiner(pad_values or {})
+    joined = joiner.join(finetune, pool, Place())
+    if not joiner.rows or 0 in joiner.rows[0] or joiner.rows.count(joiner.rows[0]) != len(joiner.rows):
+        # Find out where; an empty list has no rows to disagree with, until the other side appends some.
+        for batch, side in ((finetune, "finetune batch"), (pool, "pool batch"), (joined, "joined batch")):
+            _agreed_rows(batch, side)
     return cast("Batch", joined)
 
 
@@ -182,19 +188,52 @@ def _take(node: object, rows: slice) -> object:
     return type(node)(node[rows]) if is_sequence(node) else node
 
 
-def _join(finetune: object, pool: object, place: Place, pad_values: Mapping[str, float]) -> object:
-    parts, pool_parts = children(finetune), children(pool)
-    same_type = type(finetune) is type(pool) or (isinstance(finetune, Tensor) and isinstance(pool, Tensor))
-    if not same_type or (parts is None) != (pool_parts is None):
-        raise place.mismatch(_kind(finetune), _kind(pool), _MATCH)
-    if parts is None or pool_parts is None:
-        return _join_leaves(finetune, pool, place, pad_values)
-    _check_keys(parts, pool_parts, place)
-    joined = {
-        key: _join(part, pool_parts[key], Place(place, finetune, key), pad_values)
-        for key, part in parts.items()
-    }
-    return rebuild(finetune, joined)
+class _Joiner:
+    """Joins part by part, and notes how many rows each leaf has on either side."""
+
+    def __init__(self, pad_values: Mapping[str, float]) -> None:
+        self.pad_values = pad_values
+        self.rows: list[tuple[int, int]] = []
+
+    def join(self, finetune: object, pool: object, place: Place) -> object:
+        parts, pool_parts = children(finetune), children(pool)
+        same_type = type(finetune) is type(pool) or (
+            isinstance(finetune, Tensor) and isinstance(pool, Tensor)
+        )
+        if not same_type or (parts is None) != (pool_parts is None):
+            raise place.mismatch(_kind(finetune), _kind(pool), _MATCH)
+        if parts is None or pool_parts is None:
+            return self._join_leaves(finetune, pool, place)
+        _check_keys(parts, pool_parts, place)
+        joined = {
+            key: self.join(part, pool_parts[key], Place(place, finetune, key)) for key, part in parts.items()
+        }
+        return rebuild(finetune, joined)
+
+    def _join_leaves(self, finetune: object, pool: object, place: Place) -> object:
+        if isinstance(finetune, Tensor) and isinstance(pool, Tensor):
+            return self._join_tensors(finetune, pool, place)
+        if is_sequence(finetune) and is_sequence(pool):
+            self.rows.append((len(finetune), len(pool)))
+            return type(finetune)([*finetune, *pool])
+        # What can be hashed compares without touching tensors.
+        if finetune is pool or (isinstance(finetune, Hashable) and finetune == pool):
+            return finetune
+        remedy = "Drop it in `collate_fn`, or make it a tensor or list with one entry per row."
+        raise place.mismatch(reprlib.repr(finetune), reprlib.repr(pool), remedy)
+
+    def _join_tensors(self, finetune: Tensor, pool: Tensor, place: Place) -> Tensor:
+        if finetune.ndim == 0 and pool.ndim == 0:
+            return finetune
+        _check_traits(finetune, pool, place)
+        self.rows.append((finetune.shape[0], pool.shape[0]))
+        if finetune.shape[1:] == pool.shape[1:]:
+            return torch.cat((finetune, pool))
+        if finetune.shape[2:] != pool.shape[2:]:
+            raise place.mismatch(
+                _shape(finetune), _shape(pool), f"All dims but the first must agree. {_MATCH}"
+            )
+        return torch.cat(pad_alike(finetune, pool, place, self.pad_values))
 
 
 def _kind(value: object) -> str:
@@ -210,29 +249,6 @@ def _check_keys(finetune: Mapping[Hashable, object], pool: Mapping[Hashable, obj
     if missing or surplus:
         remedy = f"The pool batch lacks {missing} and has {surplus} too many. {_MATCH}"
         raise place.mismatch(f"the parts {list(finetune)}", f"the parts {list(pool)}", remedy)
-
-
-def _join_leaves(finetune: object, pool: object, place: Place, pad_values: Mapping[str, float]) -> object:
-    if isinstance(finetune, Tensor) and isinstance(pool, Tensor):
-        return _join_tensors(finetune, pool, place, pad_values)
-    if is_sequence(finetune) and is_sequence(pool):
-        return type(finetune)([*finetune, *pool])
-    # What can be hashed compares without touching tensors.
-    if finetune is pool or (isinstance(finetune, Hashable) and finetune == pool):
-        return finetune
-    remedy = "Drop it in `collate_fn`, or make it a tensor or list with one entry per row."
-    raise place.mismatch(reprlib.repr(finetune), reprlib.repr(pool), remedy)
-
-
-def _join_tensors(finetune: Tensor, pool: Tensor, place: Place, pad_values: Mapping[str, float]) -> Tensor:
-    if finetune.ndim == 0 and pool.ndim == 0:
-        return finetune
-    _check_traits(finetune, pool, place)
-    if finetune.shape[1:] == pool.shape[1:]:
-        return torch.cat((finetune, pool))
-    if finetune.shape[2:] != pool.shape[2:]:
-        raise place.mismatch(_shape(finetune), _shape(pool), f"All dims but the first must agree. {_MATCH}")
-    return torch.cat(pad_alike(finetune, pool, place, pad_values))
 
 
 def _check_traits(finetune: Tensor, pool: Tensor, place: Place) -> None:

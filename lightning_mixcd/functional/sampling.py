@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["bin_quotas", "permute", "stream_key"]
+__all__ = ["choose_bins", "permute", "stream_key"]
 
 UInt64Array = npt.NDArray[np.uint64]
 
@@ -15,41 +15,67 @@ MASK = 2**64 - 1
 WEYL = 0x9E3779B97F4A7C15
 
 
-def bin_quotas(probabilities: Tensor, capacities: Tensor, n: int, *, generator: torch.Generator) -> Tensor:
-    """Decide how many of `n` samples come from each bin.
+def choose_bins(
+    probabilities: Tensor, capacities: Tensor, n: int, *, n_draws: int = 1, generator: torch.Generator
+) -> Tensor:
+    """Decide from which bin each sample of one or more draws comes.
 
-    Samples fall into bins independently with the given probabilities; what a bin cannot hold falls into
-    the others again.
+    Samples fall into bins independently with the given probabilities; what a bin cannot hold within one draw
+    falls into the others again.
 
     Args:
         probabilities: Probability of each bin, not negative, `(K,)`.
-        capacities: Most samples that each bin can give, int64, `(K,)`; their sum is at least `n`.
-        n: Samples to place.
+        capacities: Most samples that each bin can give to one draw, int64, `(K,)`; their sum is at least `n`.
+        n: Samples per draw, at least 1.
+        n_draws: Number of draws, D.
         generator: Source of chance, on the CPU.
 
     Returns:
-        int64, `(K,)`, with sum `n`.
+        Bins in an order without meaning, int64, `(D, n)`.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
-        >>> bin_quotas(torch.tensor([1.0, 0.0]), torch.tensor([3, 9]), 5, generator=g)
+        >>> choose_bins(torch.tensor([1.0, 0.0]), torch.tensor([3, 9]), 5, generator=g)[0].bincount()
         tensor([3, 2])
     """
-    if len(capacities) == 1:
-        return torch.tensor([n])
-    # In NumPy, whose operations on a few numbers take a fraction of the time: this runs in every step.
-    quotas, most = np.zeros(len(capacities), dtype=np.int64), capacities.numpy()
-    weights = probabilities.double().numpy()
-    while (missing := n - int(quotas.sum())) > 0:
-        open_ = weights * (quotas < most)
+    weights, most = probabilities.double().numpy(), capacities.numpy()
+    bins = np.zeros((n_draws, n), dtype=np.int64)
+    if not weights.any():
+        weights = most.astype(np.float64)
+    if len(most) > 1:
+        bins = _fall(weights, n_draws * n, generator).reshape(n_draws, n)
+    for row in bins if most.min() < n else ():
+        _spread(row, weights, most, generator)
+    return torch.from_numpy(bins)
+
+
+def _fall(weights: npt.NDArray[np.float64], n: int, generator: torch.Generator) -> npt.NDArray[np.int64]:
+    edges = weights.cumsum()
+    places = torch.rand(n, generator=generator, dtype=torch.float64).numpy() * edges[-1]
+    # The product may round up to the last edge, beyond which there is no bin.
+    last = weights.nonzero()[0][-1]
+    bins: npt.NDArray[np.int64] = np.minimum(edges.searchsorted(places, side="right"), last)
+    return bins
+
+
+# Moves what does not fit, in place.
+def _spread(
+    row: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.float64],
+    most: npt.NDArray[np.int64],
+    generator: torch.Generator,
+) -> None:
+    held = np.bincount(row, minlength=len(most))
+    if (held <= most).all():
+        return
+    while (missing := int((held - np.minimum(held, most)).sum())) > 0:
+        held = np.minimum(held, most)
+        open_ = weights * (held < most)
         if not open_.any():
-            open_ = (most - quotas).astype(np.float64)
-        edges = open_.cumsum()
-        places = torch.rand(missing, generator=generator, dtype=torch.float64).numpy() * edges[-1]
-        # The product may round up to the last edge, beyond which there is no bin.
-        falls = np.minimum(edges.searchsorted(places, side="right"), open_.nonzero()[0][-1])
-        quotas = np.minimum(quotas + np.bincount(falls, minlength=len(quotas)), most)
-    return torch.from_numpy(quotas)
+            open_ = (most - held).astype(np.float64)
+        held += np.bincount(_fall(open_, missing, generator), minlength=len(most))
+    order = torch.randperm(len(row), generator=generator).numpy()
+    row[order] = np.repeat(np.arange(len(most)), held)
 
 
 def permute(positions: npt.ArrayLike, size: int, key: int) -> npt.NDArray[np.int64]:

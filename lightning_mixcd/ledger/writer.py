@@ -19,14 +19,16 @@ __all__ = ["LedgerWriter"]
 
 # What a crash may cost at most where the caller never flushes.
 _FLUSH_SECONDS = 30.0
+# What remembering the rows until then may cost: 8 bytes each.
+_FLUSH_ROWS = 1 << 22
 
 
 class LedgerWriter:
     """Record a ledger into a folder; made again with the same arguments, go on where it stopped.
 
     Space for every row is claimed at the start. Rows may come in any order and more than once (the last
-    counts). A row survives a crash once `flush` has returned, which `write` calls every half minute. One
-    process writes a folder at a time.
+    counts). A row survives a crash once `flush` has returned, which `write` calls every half minute, or every
+    four million rows if that is sooner. One process writes a folder at a time.
 
     Args:
         path: The folder; made if missing.
@@ -71,6 +73,7 @@ class LedgerWriter:
         # it likes; so rows are marked here, and there when `flush` has the columns down.
         self._recorded = np.array(self._recording.mask)
         self._unflushed: list[Array] = []
+        self._n_unflushed = 0
         self._flushed_at = time.monotonic()
 
     @property
@@ -111,7 +114,8 @@ class LedgerWriter:
             recording.columns[name][rows] = column
         self._recorded[rows] = True
         self._unflushed.append(rows)
-        if time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
+        self._n_unflushed += len(rows)
+        if self._n_unflushed > _FLUSH_ROWS or time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -124,6 +128,7 @@ class LedgerWriter:
             self._recording.mask[rows] = True
         self._recording.mask.flush()
         self._unflushed.clear()
+        self._n_unflushed = 0
         self._flushed_at = time.monotonic()
 
     def finish(self, *, model: Mapping[str, Any] | None = None, forwards: int) -> Ledger:

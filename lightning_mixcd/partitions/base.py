@@ -3,13 +3,11 @@
 from abc import ABC, abstractmethod
 
 import numpy as np
-import numpy.typing as npt
 
+from lightning_mixcd.functional._chunks import Bins, bin_dtype, bin_sizes
 from lightning_mixcd.ledger.ledger import Ledger
 
 __all__ = ["Bins", "Partition"]
-
-Bins = npt.NDArray[np.int64]
 
 
 class Partition(ABC):
@@ -27,7 +25,7 @@ class Partition(ABC):
             ledger: The base model's record of the pool, size N.
 
         Returns:
-            int64, `(N,)`, numbered 0 to K-1, each number used by at least one sample.
+            Whole numbers of any type, `(N,)`, from 0 to K-1, each used by at least one sample.
         """
 
     def bins(self, ledger: Ledger) -> Bins:
@@ -37,21 +35,24 @@ class Partition(ABC):
             ledger: The base model's record of the pool, size N.
 
         Returns:
-            What `assign` returned.
+            What `assign` returned, in the smallest signed type that holds it. Convert it before computing
+            with it, else numbers may run over.
 
         Raises:
-            ValueError: If the bins have another shape or dtype, or one has no member.
+            ValueError: If the bins are of another shape or kind, or one has no member.
         """
         bins = np.asarray(self.assign(ledger))
         name = type(self).__name__
-        if bins.shape != (ledger.size,) or bins.dtype != np.int64:
+        if bins.shape != (ledger.size,) or bins.dtype.kind not in "iu":
             raise ValueError(
-                f"`{name}.assign` must return int64 of shape ({ledger.size},), one bin per pool sample, "
-                f"got {bins.dtype} of shape {bins.shape}."
+                f"`{name}.assign` must return whole numbers of shape ({ledger.size},), one bin per pool "
+                f"sample, got {bins.dtype} of shape {bins.shape}."
             )
         if bins.min() < 0:
             raise ValueError(f"`{name}.assign` must number bins from 0, got {bins.min()}.")
-        empty = np.flatnonzero(np.bincount(bins) == 0)
+        n_bins = int(bins.max()) + 1
+        bins = bins.astype(bin_dtype(n_bins), copy=False)
+        empty = np.flatnonzero(bin_sizes(bins, n_bins) == 0)
         if empty.size:
             raise ValueError(
                 f"`{name}.assign` left bins {empty[:5].tolist()} with no member. "

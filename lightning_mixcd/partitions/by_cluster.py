@@ -3,16 +3,23 @@
 import numpy as np
 from typing_extensions import override
 
+from lightning_mixcd.functional._chunks import bin_dtype, chunks
+from lightning_mixcd.functional.sampling import permute, stream_key
 from lightning_mixcd.ledger.ledger import Ledger
+from lightning_mixcd.partitions._number import number
 from lightning_mixcd.partitions.base import Bins, Partition
 
 __all__ = ["ByCluster"]
+
+FITTED_ROWS, FITTED_ROWS_PER_BIN = 1 << 16, 256
+CHUNK_NUMBERS = 1 << 22
 
 
 class ByCluster(Partition):
     """Bins are k-means clusters of a feature column of the ledger.
 
-    Uses scikit-learn's `MiniBatchKMeans` (extra `demo`).
+    Uses scikit-learn's `MiniBatchKMeans` (extra `demo`). Of a large pool, a random sample decides where the
+    clusters are: 65,536 samples, or 256 per cluster if that is more.
 
     Args:
         n_bins: Number of clusters, at least 1; clusters that come out empty are left out.
@@ -56,5 +63,10 @@ class ByCluster(Partition):
                 f"`n_bins` ({self.n_bins}) must be at most the pool's size ({ledger.size}). Lower it."
             )
         kmeans = MiniBatchKMeans(self.n_bins, n_init=3, random_state=self.seed)
-        clusters = kmeans.fit_predict(features.astype(np.float32))
-        return np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+        n_fitted = min(ledger.size, max(FITTED_ROWS, FITTED_ROWS_PER_BIN * self.n_bins))
+        fitted = np.sort(permute(np.arange(n_fitted), ledger.size, stream_key(self.seed)))
+        kmeans.fit(features[fitted].astype(np.float32))
+        clusters = np.empty(ledger.size, dtype=bin_dtype(self.n_bins))
+        for rows in chunks(ledger.size, size=max(1, CHUNK_NUMBERS // features.shape[1])):
+            clusters[rows] = kmeans.predict(features[rows].astype(np.float32))
+        return number(clusters.__getitem__, ledger.size)

@@ -1,9 +1,9 @@
 """Bins by what is already known about a sample."""
 
-import numpy as np
 from typing_extensions import override
 
 from lightning_mixcd.ledger.ledger import Ledger
+from lightning_mixcd.partitions._number import number
 from lightning_mixcd.partitions.base import Bins, Partition
 
 __all__ = ["ByColumn", "ByLabel"]
@@ -38,7 +38,7 @@ class ByColumn(Partition):
                 f"{values.dtype} and shape {values.shape}. Use `ByLossQuantile` or `ByCluster` for numbers "
                 "that have an order."
             )
-        return np.unique(values, return_inverse=True)[1].astype(np.int64)
+        return number(values.__getitem__, ledger.size)
 
 
 class ByLabel(Partition):

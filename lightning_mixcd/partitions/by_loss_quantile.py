@@ -3,6 +3,7 @@
 import numpy as np
 from typing_extensions import override
 
+from lightning_mixcd.functional._chunks import bin_dtype, chunks, places
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions.base import Bins, Partition
 
@@ -36,16 +37,26 @@ class ByLossQuantile(Partition):
     @override
     def assign(self, ledger: Ledger) -> Bins:
         correct, loss = np.asarray(ledger.correct), np.asarray(ledger.loss)
-        n = int(correct.sum())
+        n = int(np.count_nonzero(correct))
         if n < self.n_bins:
             raise ValueError(
                 f"`n_bins` ({self.n_bins}) must be at most the number of base-correct samples ({n}), "
                 f"else a bin has no member. Use `ByLossQuantile({max(n, 1)})` or fewer bins."
             )
-        order = np.argsort(loss[correct], kind="stable")
-        bins = np.empty(ledger.size, dtype=np.int64)
-        ranked = np.arange(n) * self.n_bins // n
-        bins[np.flatnonzero(correct)[order]] = ranked
-        place = np.searchsorted(loss[correct][order], loss[~correct])
-        bins[~correct] = ranked[np.minimum(place, n - 1)]
+        ranked = loss[correct]
+        ranked.sort()
+        # A bin begins at the first rank with rank * n_bins // n equal to its number.
+        starts = -(-np.arange(1, self.n_bins) * n // self.n_bins)
+        edges, below = ranked[starts], ranked[starts - 1]
+        tied = np.unique(edges)
+        free = ranked.searchsorted(tied)
+        del ranked
+        bins = np.empty(ledger.size, dtype=bin_dtype(self.n_bins))
+        for rows in chunks(ledger.size):
+            right, here = correct[rows], loss[rows]
+            bins[rows] = np.where(right, edges.searchsorted(here), below.searchsorted(here))
+            # Samples with the loss of an edge lie on either side of it, by rank.
+            on_edge = np.flatnonzero(right & np.isin(here, tied))
+            ranks = places(tied.searchsorted(here[on_edge]), free)
+            bins[rows][on_edge] = ranks * self.n_bins // n
         return bins

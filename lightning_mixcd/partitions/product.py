@@ -1,11 +1,14 @@
 """Bins where several partitions cross."""
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 from typing_extensions import override
 
+from lightning_mixcd.functional._chunks import bin_sizes
 from lightning_mixcd.ledger.ledger import Ledger
+from lightning_mixcd.partitions._number import number
 from lightning_mixcd.partitions.base import Bins, Partition
 
 __all__ = ["Product"]
@@ -36,10 +39,13 @@ class Product(Partition):
 
     @override
     def assign(self, ledger: Ledger) -> Bins:
-        bins = np.zeros(ledger.size, dtype=np.int64)
-        for part in self.parts:
-            crossed = part.bins(ledger)
-            bins = np.unique(bins * (crossed.max() + 1) + crossed, return_inverse=True)[1]
-        small = np.bincount(bins) < self.min_bin_size
-        merged = np.where(small[bins], len(small), bins)
-        return np.unique(merged, return_inverse=True)[1].astype(np.int64)
+        bins = reduce(_cross, (part.bins(ledger) for part in self.parts))
+        n_bins = int(bins.max()) + 1
+        small = bin_sizes(bins, n_bins) < self.min_bin_size
+        merged = np.where(small, n_bins, np.arange(n_bins))
+        return number(lambda rows: merged[bins[rows]], ledger.size) if small.any() else bins
+
+
+def _cross(one: Bins, other: Bins) -> Bins:
+    n_other = int(other.max()) + 1
+    return number(lambda rows: one[rows].astype(np.int64) * n_other + other[rows], len(one))

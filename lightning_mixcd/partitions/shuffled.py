@@ -34,6 +34,6 @@ class Shuffled(Partition):
     def assign(self, ledger: Ledger) -> Bins:
         bins = self.partition.bins(ledger).copy()
         rng = np.random.default_rng(self.seed)
-        for group in (np.flatnonzero(ledger.correct), np.flatnonzero(~np.asarray(ledger.correct))):
+        for group in (ledger.correct, ~ledger.correct):
             bins[group] = rng.permutation(bins[group])
         return bins

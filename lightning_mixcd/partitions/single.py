@@ -19,4 +19,4 @@ class Single(Partition):
 
     @override
     def assign(self, ledger: Ledger) -> Bins:
-        return np.zeros(ledger.size, dtype=np.int64)
+        return np.zeros(ledger.size, dtype=np.int8)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.functional.sampling import bin_quotas, permute, stream_key
+from lightning_mixcd.functional._chunks import Bins, bin_dtype, bin_sizes, chunks, places
+from lightning_mixcd.functional.sampling import choose_bins, permute, stream_key
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies.base import Strategy
 
@@ -44,12 +45,15 @@ class Shuffles:
         seed: Seed of all shuffles.
     """
 
-    def __init__(self, bins: npt.NDArray[np.int64], n_bins: int, *, seed: int) -> None:
-        self.bins = bins.astype(np.min_scalar_type(-n_bins))
-        drawable = np.flatnonzero(bins != NEVER).astype(np.min_scalar_type(len(bins)))
-        self._order = drawable[np.argsort(self.bins[drawable], kind="stable")]
-        self.sizes = np.bincount(bins[drawable], minlength=n_bins)
+    def __init__(self, bins: Bins, n_bins: int, *, seed: int) -> None:
+        self.bins = bins.astype(bin_dtype(n_bins), copy=False)
+        self.sizes = bin_sizes(self.bins, n_bins)
         self._start = np.cumsum(self.sizes) - self.sizes
+        self._order = np.empty(self.sizes.sum(), dtype=np.min_scalar_type(len(bins)))
+        free = self._start.copy()
+        for rows in chunks(len(bins)):
+            drawable = np.flatnonzero(self.bins[rows] != NEVER)
+            self._order[places(self.bins[rows][drawable], free)] = drawable + rows.start
         self.position = np.zeros(n_bins, dtype=np.int64)
         self._seed = seed
         self._block: dict[int, tuple[int, int, list[int]]] = {}
@@ -63,6 +67,21 @@ class Shuffles:
             self.position[bin_] += len(some)
             taken.update(dict.fromkeys(some))
         return list(taken)
+
+    def fill(self, bins: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the next samples of these bins, row by row, distinct within each row, `(D, n)`."""
+        taken: list[int] = []
+        wanted = np.bincount(bins.ravel(), minlength=len(self.sizes))
+        for bin_ in wanted.nonzero()[0].tolist():
+            n, size = int(wanted[bin_]), int(self.sizes[bin_])
+            if self.position[bin_] % size + n <= size:
+                taken += self.take(bin_, n)
+            else:  # a sample may come twice, but not in one row
+                for n_row in (bins == bin_).sum(axis=1).tolist():
+                    taken += self.take(bin_, n_row)
+        index = np.empty(bins.size, dtype=np.int64)
+        index[bins.argsort(axis=None, kind="stable")] = taken
+        return index.reshape(bins.shape)
 
     def _read(self, bin_: int, position: int, n: int) -> list[int]:
         """Return up to `n` samples from a position of the endless order, within one block of one pass."""
@@ -84,7 +103,7 @@ class BinnedStrategy(Strategy):
     """Draws bins with given probabilities, and samples of a bin without replacement until it is used up."""
 
     @abstractmethod
-    def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[npt.NDArray[np.int64], int]:
+    def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
         """Return the bin of each pool sample, `(N,)` with `NEVER` for one not drawn, and the number K."""
 
     @abstractmethod
@@ -99,12 +118,15 @@ class BinnedStrategy(Strategy):
 
     @override
     def select(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
-        quotas = bin_quotas(self.probabilities(signal), self.sizes, n, generator=generator).numpy()
-        index: list[int] = []
-        for bin_ in quotas.nonzero()[0].tolist():
-            index += self._shuffles.take(bin_, int(quotas[bin_]))
-        # Else a step that takes part of a draw would get its lowest bins.
-        return torch.tensor([index[i] for i in torch.randperm(n, generator=generator).tolist()])
+        return self.select_round(1, n, signal=signal, generator=generator)[0]
+
+    @override
+    def select_round(
+        self, n_draws: int, n: int, *, signal: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        q = self.probabilities(signal)
+        bins = choose_bins(q, self.sizes, n, n_draws=n_draws, generator=generator)
+        return torch.from_numpy(self._shuffles.fill(bins.numpy()))
 
     @override
     def draw_state(self) -> Tensor:

@@ -58,7 +58,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def select(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Choose the samples to rehearse; called through `draw`, which checks both sides.
+        """Choose the samples of one draw.
 
         Args:
             n: How many, at least 1 and at most `n_available`.
@@ -69,16 +69,53 @@ class Strategy(ABC):
             Distinct pool indices, int64 on the CPU, `(n,)`.
         """
 
-    def draw(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Choose `n` distinct samples to rehearse.
+    def select_round(
+        self, n_draws: int, n: int, *, signal: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """Choose the samples of several draws that go by the same signal.
+
+        By default one draw after the other; to be overridden where all at once is faster.
 
         Args:
-            n: How many, at least 1 and at most `n_available`.
+            n_draws: How many draws, D.
+            n: Samples of each, at least 1 and at most `n_available`.
+            signal: What `signal` returned some draws ago, on the CPU.
+            generator: The only source of chance.
+
+        Returns:
+            Pool indices, distinct within each draw, int64 on the CPU, `(D, n)`.
+        """
+        return torch.stack([self.select(n, signal=signal, generator=generator) for _ in range(n_draws)])
+
+    def draw(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Choose the samples of one draw: `draw_round` for a round of one.
+
+        Args:
+            n: How many.
             signal: What `signal` returned some draws ago, on the CPU.
             generator: The only source of chance.
 
         Returns:
             Distinct pool indices, int64 on the CPU, `(n,)`.
+
+        Raises:
+            ValueError: If `n` is out of range, or `select` broke its contract.
+        """
+        return self.draw_round(1, n, signal=signal, generator=generator)[0]
+
+    def draw_round(
+        self, n_draws: int, n: int, *, signal: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """Choose the samples to rehearse, through `select_round`, and check both sides.
+
+        Args:
+            n_draws: How many draws, D.
+            n: Samples of each.
+            signal: What `signal` returned some draws ago, on the CPU.
+            generator: The only source of chance.
+
+        Returns:
+            Pool indices, distinct within each draw, int64 on the CPU, `(D, n)`.
 
         Raises:
             ValueError: If `n` is out of range, or `select` broke its contract.
@@ -89,12 +126,12 @@ class Strategy(ABC):
                 f"`n` must be between 1 and the number of samples that {name} may draw "
                 f"({self.n_available}), got {n}. Lower `mix_ratio` or give a larger pool."
             )
-        index = self.select(n, signal=signal, generator=generator)
-        n_distinct = len(set(index.flatten().tolist()))
-        if index.dtype != torch.int64 or index.shape != (n,) or n_distinct != n:
+        index = self.select_round(n_draws, n, signal=signal, generator=generator)
+        n_distinct = min(len(set(draw)) for draw in index.flatten(1).tolist())
+        if index.dtype != torch.int64 or index.shape != (n_draws, n) or n_distinct != n:
             raise ValueError(
                 f"`{name}.select` must return {n} distinct pool indices as int64 of shape ({n},), got "
-                f"{index.dtype} of shape {tuple(index.shape)} with {n_distinct} distinct values."
+                f"{index.dtype} of shape {tuple(index.shape[1:])} with {n_distinct} distinct values."
             )
         return index
 

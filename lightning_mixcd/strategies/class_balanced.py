@@ -1,11 +1,10 @@
 """Rehearse every class alike."""
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mixcd.functional._chunks import Bins
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import ByLabel, Partition
 from lightning_mixcd.strategies._binned import BinnedStrategy
@@ -35,7 +34,7 @@ class ClassBalanced(BinnedStrategy):
         self.partition = partition or ByLabel()
 
     @override
-    def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[npt.NDArray[np.int64], int]:
+    def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
         assert ledger is not None  # noqa: S101 -- promised by `needs_ledger`
         bins = self.partition.bins(ledger)
         return bins, int(bins.max()) + 1

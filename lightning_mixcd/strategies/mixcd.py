@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_mixcd.estimators import DecayedBeta, Estimator
+from lightning_mixcd.functional._chunks import Bins, bin_dtype
 from lightning_mixcd.functional.collateral import Rule, bin_counts, bin_probabilities
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import ByLossQuantile, Partition
@@ -82,14 +82,15 @@ class MixCD(BinnedStrategy):
         self.rule, self.floor, self.wrong_share = rule, floor, wrong_share
 
     @override
-    def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[npt.NDArray[np.int64], int]:
+    def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
         ledger = some_correct(ledger)
         bins = self.partition.bins(ledger)
         self.n_bins = int(bins.max()) + 1
         self.estimator.reset(self.n_bins)
         keep_wrong = self.wrong_share > 0
-        wrong = self.n_bins if keep_wrong else NEVER
-        return np.where(ledger.correct, bins, wrong), self.n_bins + keep_wrong
+        n_bins = self.n_bins + keep_wrong
+        wrong = bin_dtype(n_bins).type(self.n_bins if keep_wrong else NEVER)
+        return np.where(ledger.correct, bins, wrong), n_bins
 
     @override
     def probabilities(self, signal: Tensor | None) -> Tensor:

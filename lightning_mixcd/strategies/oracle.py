@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.functional.sampling import bin_quotas
+from lightning_mixcd.functional.sampling import choose_bins
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._binned import NEVER, Shuffles, some_correct
 from lightning_mixcd.strategies.base import PoolProbe, Strategy
@@ -67,7 +67,7 @@ class Oracle(Strategy):
         damaged = signal.nonzero().flatten()
         share = torch.tensor([1 - self.uniform_share, self.uniform_share], dtype=torch.float64)
         room = torch.tensor([len(damaged), self.n_available])
-        n_damaged = int(bin_quotas(share, room, n, generator=generator)[0])
+        n_damaged = int((choose_bins(share, room, n, generator=generator) == 0).sum())
         picked = damaged[torch.randperm(len(damaged), generator=generator)[:n_damaged]]
         chosen = dict.fromkeys(picked.tolist())
         while len(chosen) < n:

@@ -1,11 +1,11 @@
 """Rehearse at random."""
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mixcd.functional._chunks import Bins
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._binned import NEVER, BinnedStrategy, some_correct
 
@@ -23,8 +23,8 @@ class Uniform(BinnedStrategy):
     """
 
     @override
-    def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[npt.NDArray[np.int64], int]:
-        return np.zeros(n_pool, dtype=np.int64), 1
+    def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
+        return np.zeros(n_pool, dtype=np.int8), 1
 
     @override
     def probabilities(self, signal: Tensor | None) -> Tensor:
@@ -50,8 +50,8 @@ class UniformCorrect(BinnedStrategy):
     needs_ledger = True
 
     @override
-    def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[npt.NDArray[np.int64], int]:
-        return np.where(some_correct(ledger).correct, 0, NEVER).astype(np.int64), 1
+    def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
+        return np.where(some_correct(ledger).correct, np.int8(0), np.int8(NEVER)), 1
 
     @override
     def probabilities(self, signal: Tensor | None) -> Tensor:

@@ -38,9 +38,9 @@ def check_partition(partition: Partition | Callable[[], Partition], *, ledger: L
 def _check_bins(partition: Partition, ledger: Ledger, name: str) -> None:
     bins = partition.assign(ledger)
     require(
-        isinstance(bins, np.ndarray) and bins.dtype == np.int64 and bins.shape == (ledger.size,),
-        f"`{name}.assign` must return an int64 array of shape ({ledger.size},), one bin per pool sample, got "
-        f"{getattr(bins, 'dtype', type(bins).__name__)} of shape {getattr(bins, 'shape', None)}.",
+        isinstance(bins, np.ndarray) and bins.dtype.kind in "iu" and bins.shape == (ledger.size,),
+        f"`{name}.assign` must return an array of whole numbers of shape ({ledger.size},), one bin per pool "
+        f"sample, got {getattr(bins, 'dtype', type(bins).__name__)} of shape {getattr(bins, 'shape', None)}.",
     )
     used = np.unique(bins)
     require(

@@ -89,13 +89,16 @@ class SortsLedger(Good):
     [
         (
             Floats,
-            r"`Floats\.assign` must return an int64 array of shape \(90,\), .* got float64 of shape \(90,\)",
+            r"`Floats\.assign` must return an array of whole numbers .* got float64 of shape \(90,\)",
         ),
         (
             Lists,
-            r"must return an int64 array of shape \(90,\), one bin per pool sample, got list of shape None",
+            r"whole numbers of shape \(90,\), one bin per pool sample, got list of shape None",
         ),
-        (OnlyCorrect, r"must return an int64 array of shape \(90,\), .* got int64 of shape \(60,\)"),
+        (
+            OnlyCorrect,
+            r"must return an array of whole numbers of shape \(90,\), .* got int64 of shape \(60,\)",
+        ),
         (FromOne, r"must number bins 0 to K-1 and use each number, got \[1, 2, 3\]\. `numpy\.unique"),
         (Gaps, r"must number bins 0 to K-1 and use each number, got \[0, 2, 4\]"),
         (Negative, r"must number bins 0 to K-1 and use each number, got \[-1, 0, 1\]"),

@@ -25,12 +25,13 @@ class WithoutLength(Dataset):
 
 @given(st.integers(0, 8), st.integers(0, 40))
 def test_the_queue_is_as_long_as_the_lag_allows(num_workers, more):
-    pool = Pool(range(5), num_workers=num_workers, lag=num_workers + more)
+    pool = Pool(range(5), num_workers=num_workers, lag=2 * num_workers + more)
+    assert pool.round == max(1, pool.lag // 2)
     if num_workers == 0:
         assert pool.prefetch_factor is None
     else:
         assert pool.prefetch_factor >= 1
-        assert pool.lag - num_workers < pool.prefetch_factor * num_workers <= pool.lag
+        assert pool.round - num_workers < pool.prefetch_factor * num_workers <= pool.round
 
 
 def test_length_is_that_of_the_dataset():
@@ -51,8 +52,8 @@ def test_empty_pool_is_refused():
         Pool([])
 
 
-@pytest.mark.parametrize(("num_workers", "lag"), [(-1, 8), (9, 8), (1, 0), (0, -1)])
+@pytest.mark.parametrize(("num_workers", "lag"), [(-1, 8), (5, 8), (1, 1), (0, -1)])
 def test_numbers_out_of_range_are_refused(num_workers, lag):
-    message = rf"`num_workers` must be between 0 and `lag` \({lag}\), got {num_workers}\. Raise `lag`"
+    message = rf"`num_workers` must be between 0 and half of `lag` \({lag}\), got {num_workers}\. Raise"
     with pytest.raises(ValueError, match=message):
         Pool(range(5), num_workers=num_workers, lag=lag)

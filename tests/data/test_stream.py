@@ -72,7 +72,7 @@ class EvenProbe:
 
 
 class Run:
-    """A stream and its strategy, which learns after every step."""
+    """A stream and its strategy, which learns and whose signal is noted after every step."""
 
     def __init__(self, make=UniformCorrect, *, seed=0, rank=0, world_size=1, dataset=None, **pool):
         self.strategy = make()
@@ -86,14 +86,20 @@ class Run:
             world_size=world_size,
         )
 
+    def take(self, n=4):
+        if not self.stream.rows_per_draw:
+            self.stream.begin(n * self.stream.world_size)
+        return self.stream.take(n)
+
     def step(self, n=4):
-        rows = self.stream.take(n)
+        rows = self.take(n)
         index = rows["ticket"]["index"]
         tally = self.strategy.tally(Outcome(index, (index * 3) % 4 != 0, context=rows["ticket"]))
         if tally is not None:
             self.strategy.update(tally, steps=1.0)
         if self.strategy.refresh_every_n_steps is not None:
             self.strategy.refresh(EvenProbe())
+        self.stream.note()
         return rows
 
     def steps(self, n_steps, n=4):
@@ -102,13 +108,15 @@ class Run:
     def checkpoint(self):
         """What a run saves, as it comes back from disk."""
         file = io.BytesIO()
-        torch.save({"strategy": self.strategy.state_dict(), "stream": self.stream.state_dict()}, file)
+        torch.save((self.strategy.state_dict(), self.stream.state_dict(), self.stream.place), file)
         file.seek(0)
         return torch.load(file, weights_only=True)
 
-    def resume(self, checkpoint):
-        self.strategy.load_state_dict(checkpoint["strategy"])
-        self.stream.load_state_dict(checkpoint["stream"])
+    def resume(self, *checkpoints):
+        """Go on where runs of all ranks, or of the first, were saved."""
+        strategy, stream, _ = checkpoints[0]
+        self.strategy.load_state_dict(strategy)
+        self.stream.load_state_dict(stream, torch.stack([place for *_, place in checkpoints]))
         return self
 
 
@@ -128,6 +136,7 @@ class TestTickets:
     def test_without_a_ledger_nothing_is_known(self):
         run = Run()
         stream = PoolStream(Pool(Samples()), run.strategy, None)
+        stream.begin(3)
         assert set(stream.take(3)["ticket"]) == {"index"}
 
 
@@ -139,13 +148,10 @@ class TestSameRows:
 
     @pytest.mark.parametrize("make", STRATEGIES)
     def test_however_they_are_taken(self, make):
-        run = Run(make, lag=3)
-        strategy = make()
-        strategy.setup(N, LEDGER, seed=0)
-        stream = PoolStream(Pool(Samples(), lag=3), strategy, None)
-        expected = flat(stream.take(4)["ticket"]["index"].tolist() for _ in range(12))
         # Without learning in between, so that only the cutting differs.
-        taken = [run.stream.take(n) for n in (4, 1, 2, 9, 5, 3, 12, 8)]
+        whole, run = Run(make, lag=3), Run(make, lag=3)
+        expected = flat(whole.take(4)["ticket"]["index"].tolist() for _ in range(12))
+        taken = [run.take(n) for n in (4, 1, 2, 9, 5, 3, 12, 8)]
         assert [len(rows["batch"]["x"]) for rows in taken] == [4, 1, 2, 9, 5, 3, 12, 8]
         assert flat(rows["batch"]["x"].tolist() for rows in taken) == expected[:44]
         assert flat(rows["ticket"]["index"].tolist() for rows in taken) == expected[:44]
@@ -172,13 +178,14 @@ class TestSameRows:
         ranks = [Run(make, lag=2, rank=rank, world_size=2) for rank in range(2)]
         for _ in range(10):
             expected = whole.step(8)["ticket"]["index"].tolist()
-            tickets = [run.stream.take(4)["ticket"] for run in ranks]
+            tickets = [run.take(4)["ticket"] for run in ranks]
             tallies = [
                 run.strategy.tally(Outcome(t["index"], (t["index"] * 3) % 4 != 0, context=t))
                 for run, t in zip(ranks, tickets, strict=True)
             ]
             for run in ranks:
                 run.strategy.update(sum(tallies), steps=1.0)
+                run.stream.note()
             assert sorted(torch.cat([t["index"] for t in tickets]).tolist()) == sorted(expected)
 
 
@@ -203,11 +210,13 @@ class Counter(Strategy):
 
 
 class TestLag:
-    @pytest.mark.parametrize(("num_workers", "lag"), [(0, 0), (0, 1), (0, 5), (1, 1), (2, 2), (2, 5), (2, 8)])
-    def test_a_draw_goes_by_what_was_known_lag_draws_before(self, num_workers, lag):
+    @pytest.mark.parametrize(("num_workers", "lag"), [(0, 0), (0, 1), (0, 5), (1, 2), (2, 4), (2, 5), (2, 8)])
+    def test_a_round_goes_by_what_was_known_lag_draws_before_it(self, num_workers, lag):
         run = Run(Counter, num_workers=num_workers, lag=lag)
-        run.steps(14)
-        assert run.strategy.given[:14] == [max(0, draw - lag) for draw in range(14)]
+        run.steps(24)
+        of_a_round = max(1, lag // 2)
+        first = [draw - draw % of_a_round for draw in range(24)]
+        assert run.strategy.given[:24] == [max(0, draw - lag) for draw in first]
 
     def test_it_counts_draws_and_not_steps(self):
         run = Run(Counter, lag=2)
@@ -215,6 +224,26 @@ class TestLag:
         run.steps(20, n=2)
         # Each later draw serves two steps, hence two updates.
         assert run.strategy.given == [0, 0, 0, *range(1, 17, 2)]
+
+    def test_a_round_goes_by_what_was_known_when_the_fastest_rank_was_lag_draws_before_it(self):
+        # The first rank takes two draws a step, so it needs each round at half the time.
+        fast, slow = (Run(Counter, lag=4, rank=rank, world_size=2) for rank in range(2))
+        for run in (fast, slow):
+            run.stream.begin(8)
+        for step in range(30):
+            fast.stream.take(8)
+            slow.stream.take(4)
+            paces = torch.stack([torch.tensor([r.stream._opened, -r.stream._opened]) for r in (fast, slow)])
+            for run in (fast, slow):
+                run.strategy.update(torch.ones(()), steps=1.0)
+                run.stream.note(lambda pace, paces=paces: paces.max(dim=0).values)
+            assert fast.stream._opened == 2 * step + 1
+        drawn = len(slow.strategy.given)
+        assert drawn >= 30
+        assert fast.strategy.given[:drawn] == slow.strategy.given
+        # After step j draw 2j + 1 was open.
+        first = [draw - draw % 2 for draw in range(drawn)]
+        assert slow.strategy.given == [max(0, (draw - 4) // 2) for draw in first]
 
     def test_every_draw_and_seed_has_chances_of_its_own(self):
         drawn = [tuple(index) for seed in (0, 1) for index in Run(Counter, seed=seed).steps(5)]
@@ -225,7 +254,8 @@ class TestLag:
         run = Run(Counter, num_workers=num_workers, lag=5)
         for opened in range(8):
             run.step()
-            assert len(run.strategy.given) <= opened + 1 + 5
+            # Two draws at most are fetched ahead, and the second may begin a round of two.
+            assert len(run.strategy.given) <= opened + 1 + 2 + 1
 
 
 class TestResume:
@@ -269,9 +299,48 @@ class TestResume:
         run.steps(6)
         first = run.checkpoint()
         second = Run(Counter, lag=3).resume(first).checkpoint()
-        assert second["stream"]["opened"] == first["stream"]["opened"] == 5
-        assert second["stream"]["used"] == first["stream"]["used"] == 4
-        assert second["stream"]["signals"] == first["stream"]["signals"]
+        assert second[2].tolist() == first[2].tolist()
+        assert first[2][:3].tolist() == [5, 4, 5]
+        assert second[1]["signals"] == first[1]["signals"]
+
+
+class TestOtherNumberOfProcesses:
+    def uneven(self):
+        """Two ranks, of which the second needs fewer rows now and then."""
+        ranks = [Run(UniformCorrect, lag=4, rank=rank, world_size=2) for rank in range(2)]
+        for run in ranks:
+            run.stream.begin(8)
+        for n in (4, 4, 1, 4, 4):
+            ranks[0].stream.take(4)
+            ranks[1].stream.take(n)
+        return ranks
+
+    def test_ranks_go_on_each_from_its_own_place(self):
+        ranks = self.uneven()
+        saved = [run.checkpoint() for run in ranks]
+        expected = [run.steps(6) for run in ranks]
+        resumed = [Run(UniformCorrect, lag=4, rank=rank, world_size=2).resume(*saved) for rank in range(2)]
+        assert [run.steps(6) for run in resumed] == expected
+
+    @pytest.mark.parametrize("world_size", [1, 4, 3])
+    def test_the_global_draws_stay_and_are_shared_out_anew(self, world_size):
+        whole = Run(UniformCorrect, lag=4)
+        draws = whole.steps(12, n=8)
+        saved = [run.checkpoint() for run in self.uneven()]
+        resumed = [
+            Run(UniformCorrect, lag=4, rank=rank, world_size=world_size).resume(*saved)
+            for rank in range(world_size)
+        ]
+        # Five draws were begun by the rank that was ahead.
+        for draw in draws[5:]:
+            parts = [run.stream.take(run.stream._own_rows)["ticket"]["index"].tolist() for run in resumed]
+            assert parts == [draw[rank::world_size] for rank in range(world_size)]
+
+    def test_more_processes_than_rows_are_refused(self):
+        saved = [run.checkpoint() for run in self.uneven()]
+        message = "A draw must have at least one row per process, got 8 rows for 9 processes"
+        with pytest.raises(ValueError, match=message):
+            Run(UniformCorrect, lag=4, rank=8, world_size=9).resume(*saved)
 
 
 class TestChance:
@@ -347,9 +416,9 @@ def test_what_a_stream_keeps_does_not_grow():
     run = Run(Counter, num_workers=2, lag=5)
     for _ in range(3):
         run.steps(10)
-        assert len(run.stream._signals) == 6
-        assert len(run.stream._positions) <= 6
-        assert len(run.stream._tickets) <= 5
+        assert len(run.stream._notes) <= 2 * (5 + 2)
+        assert len(run.stream._positions) <= 3
+        assert len(run.stream._tickets) <= 4
 
 
 @pytest.mark.gpu
@@ -357,6 +426,5 @@ def test_what_a_stream_keeps_does_not_grow():
 def test_rows_are_pinned_where_they_will_move():
     run = Run(num_workers=2)
     stream = PoolStream(Pool(Samples(), num_workers=2), run.strategy, LEDGER.correct, pin_memory=True)
-    rows = stream.take(4)
-    assert rows["batch"]["x"].is_pinned()
-    assert all(values.is_pinned() for values in rows["ticket"].values())
+    stream.begin(4)
+    assert stream.take(4)["batch"]["x"].is_pinned()

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lightning_mixcd.functional.sampling import bin_quotas, permute, stream_key
+from lightning_mixcd.functional.sampling import choose_bins, permute, stream_key
 from tests.oracles.chance import fits
 
 
@@ -16,16 +16,20 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def counts(probabilities, capacities, n, g, n_draws=1):
+    """Samples per bin of each draw, (D, K)."""
+    bins = choose_bins(probabilities, capacities, n, n_draws=n_draws, generator=g)
+    assert bins.shape == (n_draws, n)
+    assert bins.dtype == torch.int64
+    return torch.stack([draw.bincount(minlength=len(capacities)) for draw in bins])
+
+
 def quotas(probabilities, capacities, n, seed=0):
-    return bin_quotas(
-        torch.tensor(probabilities, dtype=torch.float64),
-        torch.tensor(capacities),
-        n,
-        generator=generator(seed),
-    ).tolist()
+    q = torch.tensor(probabilities, dtype=torch.float64)
+    return counts(q, torch.tensor(capacities), n, generator(seed))[0].tolist()
 
 
-class TestBinQuotas:
+class TestChooseBins:
     @given(
         rows=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9)), min_size=1, max_size=6),
         share=st.floats(0, 1),
@@ -34,14 +38,16 @@ class TestBinQuotas:
     def test_whole_budget_within_capacities(self, rows, share, seed):
         probabilities, capacities = (list(column) for column in zip(*rows, strict=True))
         n = int(share * sum(capacities))
-        found = quotas(probabilities, capacities, n, seed)
-        assert sum(found) == n
-        assert all(0 <= quota <= capacity for quota, capacity in zip(found, capacities, strict=True))
+        assume(n > 0)
+        q, most = torch.tensor(probabilities, dtype=torch.float64), torch.tensor(capacities)
+        for found in counts(q, most, n, generator(seed), n_draws=3).tolist():
+            assert sum(found) == n
+            assert all(0 <= quota <= capacity for quota, capacity in zip(found, capacities, strict=True))
 
     def test_bins_come_up_as_often_as_they_should(self):
         q, n, draws = torch.tensor([0.05, 0.15, 0.5, 0.3, 0.0]), 7, 3000
         g = generator(1)
-        total = sum(bin_quotas(q, torch.full((5,), 100), n, generator=g) for _ in range(draws))
+        total = counts(q, torch.full((5,), 100), n, g, n_draws=draws).sum(dim=0)
         assert total[4] == 0
         assert fits(total[:4], q[:4])
 
@@ -49,15 +55,22 @@ class TestBinQuotas:
         # Two samples into two even bins: 0, 1 or 2 in the first, as 1 : 2 : 1.
         g = generator(2)
         even, room = torch.ones(2), torch.tensor([9, 9])
-        counts = np.bincount([int(bin_quotas(even, room, 2, generator=g)[0]) for _ in range(4000)])
-        assert fits(counts, [1, 2, 1])
+        in_first = counts(even, room, 2, g, n_draws=4000)[:, 0]
+        assert fits(in_first.bincount().numpy(), [1, 2, 1])
 
     def test_what_a_bin_cannot_hold_goes_to_the_others_in_proportion(self):
         g = generator(3)
         q, room = torch.tensor([0.98, 0.005, 0.015]), torch.tensor([2, 1000, 1000])
-        total = sum(bin_quotas(q, room, 40, generator=g) for _ in range(200)).tolist()
+        total = counts(q, room, 40, g, n_draws=200).sum(dim=0).tolist()
         assert total[0] == 400
         assert fits(total[1:], [1, 3])
+
+    @pytest.mark.parametrize("room", [[50, 50], [3, 50]])
+    def test_a_bin_is_as_likely_in_every_place_of_a_draw(self, room):
+        bins = choose_bins(
+            torch.tensor([0.7, 0.3]), torch.tensor(room), 6, n_draws=3000, generator=generator(4)
+        )
+        assert fits((bins == 0).sum(dim=0).numpy())
 
     def test_bins_of_no_weight_serve_when_nothing_else_is_left(self):
         assert quotas([1.0, 0.0, 0.0], [1, 0, 4], 5) == [1, 0, 4]

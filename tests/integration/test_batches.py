@@ -192,7 +192,7 @@ SHORT, LONG = Texts(24, seed=0, longest=5), Texts(40, seed=1, longest=12)
 @pytest.mark.parametrize(("fine", "earlier"), [(SHORT, LONG), (LONG, SHORT)])
 def test_hugging_face_model_is_finetuned_as_it_is(fine, earlier, tmp_path):
     module, strategy = Finetuner(), MixCD()
-    data = Pool(earlier, collate_fn=pad, pad_values={"input_ids": PAD})
+    data = Pool(earlier, collate_fn=pad, pad_values={"input_ids": PAD}, lag=1)
     callback = RehearsalCallback(strategy, pool=data, ledger=tmp_path / "l", mix_ratio=0.5)
     trainer(callback, max_epochs=2).fit(module, DataLoader(fine, 8, collate_fn=pad))
     texts = {tuple(t) for t in earlier.texts}

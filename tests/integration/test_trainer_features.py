@@ -27,9 +27,9 @@ from tests.toys import (
 )
 
 
-def fit(module=None, *others, mix_ratio=0.5, loader=None, val=None, **settings):
+def fit(module=None, *others, mix_ratio=0.5, loader=None, val=None, lag=8, **settings):
     module, strategy = module or Toy(), MixCD()
-    callback = RehearsalCallback(strategy, pool=pool(), ledger=ledger(), mix_ratio=mix_ratio)
+    callback = RehearsalCallback(strategy, pool=Pool(pool(), lag=lag), ledger=ledger(), mix_ratio=mix_ratio)
     run = trainer(callback, *others, **settings)
     run.fit(module, DataLoader(finetune(), 8) if loader is None else loader, val)
     return module, strategy, run
@@ -169,7 +169,7 @@ def test_closure_that_is_called_several_times_a_step():
         def configure_optimizers(self):
             return torch.optim.LBFGS(self.parameters(), max_iter=3)
 
-    _, strategy, _ = fit(Lbfgs(), limit_train_batches=2)
+    _, strategy, _ = fit(Lbfgs(), limit_train_batches=2, lag=1)
     assert float(strategy.estimator.seen.sum()) == pytest.approx(8, rel=0.05)  # 2 x 4 rows, once each
 
 

@@ -78,18 +78,19 @@ def main(folder: Path) -> None:
     warnings.simplefilter("ignore")  # this is no test; the tests read what it writes
     path = folder / "base.ledger"
     plain = DataLoader(finetune(), 8)
-    settings = {"pool": pool(), "ledger": path, "mix_ratio": 0.5}
+    settings = {"pool": Pool(pool(), lag=2), "ledger": path, "mix_ratio": 0.5}
     found = {
         "recording": fit(folder, MixCD(), data=plain, seed=1, **settings),
         "again": fit(folder, MixCD(), data=plain, seed=1, **settings),
         "workers": fit(
-            folder, MixCD(), data=plain, seed=1, **settings | {"pool": Pool(pool(), num_workers=1)}
+            folder, MixCD(), data=plain, seed=1, **settings | {"pool": Pool(pool(), num_workers=1, lag=2)}
         ),
         "oracle": fit(folder, Oracle(every_n_steps=2), data=plain, seed=1, **settings),
     }
 
     def ordered() -> RehearsalDataModule:
-        return RehearsalDataModule(Finetune(shuffle=True), pool(), ledger=path, mix_ratio=0.5, order_seed=4)
+        earlier = Pool(pool(), lag=4)
+        return RehearsalDataModule(Finetune(shuffle=True), earlier, ledger=path, mix_ratio=0.5, order_seed=4)
 
     for name in ("mixcd", "oracle"):
         made = MixCD if name == "mixcd" else lambda: Oracle(every_n_steps=2)

@@ -184,6 +184,13 @@ def test_rows_become_safe_without_a_flush_in_time(tmp_path, writer, monkeypatch)
     assert make_writer(tmp_path / "a").n_recorded == 2
 
 
+def test_rows_become_safe_without_a_flush_once_they_are_many(tmp_path, writer, monkeypatch):
+    monkeypatch.setattr("lightning_mixcd.ledger.writer._FLUSH_ROWS", 2)
+    for index in ([4, 1], [6], [0]):
+        writer.write(index, **rows(index))
+    assert np.flatnonzero(make_writer(tmp_path / "a").recorded).tolist() == [1, 4, 6]
+
+
 def test_missing_rows_are_counted_and_named(writer):
     writer.write([3], **rows([3]))
     with pytest.raises(

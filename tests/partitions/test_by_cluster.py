@@ -29,6 +29,16 @@ def test_planted_clusters_are_found(dtype):
     assert len(pairs) == len({bin_ for _, bin_ in pairs}) == 4
 
 
+def test_a_sample_from_all_over_a_large_pool_finds_them_too(monkeypatch):
+    monkeypatch.setattr("lightning_mixcd.partitions.by_cluster.FITTED_ROWS", 60)
+    monkeypatch.setattr("lightning_mixcd.partitions.by_cluster.FITTED_ROWS_PER_BIN", 1)
+    truth, features = planted(n=1000)
+    by_cluster = np.argsort(truth)
+    bins = ByCluster(4).bins(ledger(features[by_cluster]))
+    pairs = set(zip(truth[by_cluster].tolist(), bins.tolist(), strict=True))
+    assert len(pairs) == len({bin_ for _, bin_ in pairs}) == 4
+
+
 def test_any_column_and_seed_will_do():
     _, features = planted()
     a, b = (ByCluster(4, column="x", seed=seed).bins(ledger(features, "x")) for seed in (1, 1))

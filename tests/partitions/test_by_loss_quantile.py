@@ -31,14 +31,15 @@ def test_correct_samples_are_dealt_out_by_rank(rows, data):
 
 
 @given(samples.filter(lambda rows: any(correct for correct, _ in rows)), st.data())
-def test_wrong_samples_join_neighbours_of_about_their_loss(rows, data):
-    right = [i for i, (correct, _) in enumerate(rows) if correct]
-    found = bins(rows, data.draw(st.integers(1, len(right))))
+def test_bins_are_as_an_explicit_ranking_says(rows, data):
+    ranked = sorted((loss, i) for i, (correct, loss) in enumerate(rows) if correct)
+    n_bins = data.draw(st.integers(1, len(ranked)))
+    expected = {i: rank * n_bins // len(ranked) for rank, (_, i) in enumerate(ranked)}
     for i, (correct, loss) in enumerate(rows):
         if not correct:
-            below = [found[j] for j in right if rows[j][1] < loss]
-            above = [found[j] for j in right if rows[j][1] >= loss]
-            assert max(below, default=0) <= found[i] <= min(above, default=max(found))
+            # With the first right sample that has no smaller loss.
+            expected[i] = next((expected[j] for other, j in ranked if other >= loss), n_bins - 1)
+    assert bins(rows, n_bins) == [expected[i] for i in range(len(rows))]
 
 
 def test_many_equal_losses_still_fill_all_bins():

@@ -24,6 +24,12 @@ def test_one_bin_per_combination_that_exists(rows):
     assert len(pairs) == len({row for row, _ in pairs}) == len({bin_ for _, bin_ in pairs})
 
 
+def test_small_types_do_not_run_over():
+    # Twenty by twenty by two bins: each fits into a byte, their combinations do not.
+    rows = [(i % 20, i // 20 % 20, i // 400) for i in range(800)]
+    assert bins(rows) == [2 * (20 * a + b) + c for a, b, c in rows]
+
+
 @given(rows, st.integers(0, 5))
 def test_rare_combinations_share_one_bin_and_common_ones_keep_theirs(rows, least):
     members = Counter(rows)

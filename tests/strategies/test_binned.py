@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_mixcd.functional import _chunks
 from lightning_mixcd.ledger import Ledger
-from lightning_mixcd.partitions import ByLabel
-from lightning_mixcd.strategies import MixCD, Uniform
+from lightning_mixcd.partitions import ByLabel, ByLossQuantile, Product
+from lightning_mixcd.strategies import ClassBalanced, MixCD, Uniform, UniformCorrect
 from lightning_mixcd.strategies._binned import BLOCK, NEVER, Shuffles
 from tests.oracles.chance import fits
 from tests.strategies.drawing import counts, draws, labelled, started
@@ -42,6 +43,21 @@ class TestShuffles:
             n = data.draw(st.integers(1, size))
             taken = shuffles.take(0, n)
             assert len(set(taken)) == len(taken) == n
+
+    @given(st.lists(st.integers(1, 7), min_size=1, max_size=4), st.data())
+    def test_a_round_is_its_draws_one_after_the_other(self, sizes, data):
+        members = np.repeat(np.arange(len(sizes)), sizes)
+        at_once, one_by_one = (Shuffles(members, len(sizes), seed=0) for _ in range(2))
+        for _ in range(4):
+            n = data.draw(st.integers(1, len(members)))
+            rows = np.array([data.draw(st.permutations(members.tolist()))[:n] for _ in range(3)])
+            found = at_once.fill(rows)
+            assert members[found].tolist() == rows.tolist()
+            for row, draw in zip(rows, found, strict=True):
+                for bin_ in set(row.tolist()):
+                    mine = (row == bin_).nonzero()[0]
+                    assert draw[mine].tolist() == one_by_one.take(bin_, len(mine))
+            assert all(len(set(draw)) == n for draw in found.tolist())
 
     @pytest.mark.parametrize(("size", "n"), [(5, 3), (7, 4), (3, 2), (4, 4)])
     def test_crossing_passes_favours_nobody(self, size, n):
@@ -76,12 +92,52 @@ class TestShuffles:
         assert shuffles.bins.nbytes <= 2 * n
         assert 4 * n < used <= 8 * n
 
+    @given(st.lists(st.sampled_from([NEVER, 0, 1, 2]), min_size=1, max_size=40), st.integers(1, 9))
+    def test_chunks_of_the_set_up_do_not_show(self, bins, size):
+        whole = Shuffles(np.array(bins), 3, seed=0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_chunks, "CHUNK", size)
+            chunked = Shuffles(np.array(bins), 3, seed=0)
+        for bin_, members in enumerate(whole.sizes.tolist()):
+            assert chunked.take(bin_, members) == whole.take(bin_, members)
+
     @pytest.mark.parametrize("n_bins", [1, 127, 128, 129, 32768, 32769])
     def test_small_integers_hold_every_bin(self, n_bins):
         bins = np.append(np.arange(n_bins), NEVER)
         shuffles = Shuffles(bins, n_bins, seed=0)
         assert np.array_equal(shuffles.bins, bins)
         assert shuffles.take(n_bins - 1, 1) == [n_bins - 1]
+
+
+SET_UPS = {
+    "uniform": Uniform,
+    "uniform over correct": UniformCorrect,
+    "class balanced": ClassBalanced,
+    "mix-cd": MixCD,
+    "mix-cd with wrong samples": lambda: MixCD(partition=ByLabel(), wrong_share=0.2),
+    "mix-cd over a product": lambda: MixCD(partition=Product([ByLabel(), ByLossQuantile()])),
+}
+
+
+@pytest.mark.parametrize("name", SET_UPS)
+def test_set_up_takes_at_most_six_bytes_per_sample_at_its_peak(name, monkeypatch):
+    n, rng = 10**6, np.random.default_rng(0)
+    # Else what a chunk takes would count here, and drown in a pool that is large.
+    monkeypatch.setattr(_chunks, "CHUNK", 1 << 12)
+    ledger = Ledger.from_arrays(
+        correct=rng.random(n) < 0.9, loss=rng.random(n), label=rng.integers(8, size=n)
+    )
+    tracemalloc.start()
+    started(SET_UPS[name](), ledger)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 6 * n
+
+
+@pytest.mark.parametrize("n_labels", [126, 127, 128])
+def test_one_bin_more_for_wrong_samples_fits(n_labels):
+    strategy = started(MixCD(partition=ByLabel(), wrong_share=0.5), labelled(*[1] * n_labels, wrong=1))
+    assert strategy.bins_of(torch.arange(n_labels + 1)).tolist() == list(range(n_labels + 1))
 
 
 class TestDraws:
