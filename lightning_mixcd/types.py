@@ -10,9 +10,9 @@ __all__ = ["Outcome"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one training step revealed about the rehearsed samples.
+    """What training steps revealed about the rehearsed samples.
 
-    Read from the forward pass that trained them, before the update of that step.
+    Read from the forward passes that trained them, before the update of each step.
 
     Args:
         index: Pool indices, int64, `(R,)`.

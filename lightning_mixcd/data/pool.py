@@ -39,7 +39,7 @@ class Pool:
     dataset: Dataset[Any]
     collate_fn: Callable[[list[Any]], Any] | None = None
     num_workers: int = 0
-    lag: int = 16
+    lag: int = 8
     random: bool | None = None
     pad_values: Mapping[str, float] | None = None
 

@@ -10,7 +10,7 @@ __all__ = ["LastBatch"]
 
 
 class LastBatch(Estimator):
-    """Share of damaged samples in the last batch that held the bin.
+    """Share of damaged samples in the last update that held the bin: with `Pool(lag=1)`, the last batch.
 
     A bin never seen counts as rate 1, so that it is tried. Follows change at once and is noisy: with a few
     samples per bin and step the rate is nearly always 0 or 1.

@@ -25,6 +25,14 @@ def _check_contract(case: Case) -> None:
     for seed, n in enumerate([1, case.n(strategy), available] * 3):
         index = strategy.select(n, signal=strategy.signal(), generator=generator(seed))
         _check_index(index, n, case)
+        draws = strategy.select_round(2, n, signal=strategy.signal(), generator=generator(seed))
+        require(
+            isinstance(draws, Tensor) and draws.shape == (2, n),
+            f"`{case.name}.select_round` must return a row of pool indices per draw, shape (2, {n}), got "
+            f"{tuple(draws.shape) if isinstance(draws, Tensor) else type(draws).__name__}.",
+        )
+        for index in draws:
+            _check_index(index, n, case)
 
 
 def _check_index(index: Tensor, n: int, case: Case) -> None:

@@ -100,6 +100,18 @@ class Repeats(Good):
         return torch.randint(len(self.order), (n,), generator=generator)
 
 
+@caught_by(r"`FlatRound\.select_round` must return a row of pool indices per draw, shape \(2, 1\), got \(2,\)")
+class FlatRound(Good):
+    def select_round(self, n_draws, n, *, signal, generator):
+        return torch.cat([good_select(self, n, signal, generator) for _ in range(n_draws)])
+
+
+@caught_by(r"must return distinct pool indices, got \[")
+class RepeatsInARound(Good):
+    def select_round(self, n_draws, n, *, signal, generator):
+        return torch.randint(len(self.order), (n_draws, n), generator=generator)
+
+
 @caught_by(r"must return pool indices in \[0, 90\), got \[")
 class OutOfRange(Good):
     def select(self, n, *, signal, generator):

@@ -1,0 +1,165 @@
+"""No step waits for the device, and none is compiled anew."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+
+from lightning_mixcd import ClassBalanced, EveryNSteps, MixCD, Pool, Readout, RehearsalCallback, Uniform
+from lightning_mixcd.data import stream
+from lightning_mixcd.data.host_copy import HostCopy
+from lightning_mixcd.partitions import ByLabel
+from lightning_mixcd.session import Session
+from tests.toys import Listed, Toy, finetune, ledger, network, pool, trainer
+
+READS = {
+    *(Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.nonzero, Tensor.unique, torch.nonzero),
+    *(Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, torch.equal, Tensor.equal),
+    *(Tensor.__contains__, Tensor.masked_select, torch.unique, torch.bincount, Tensor.bincount),
+}
+
+
+class OnDevice(Tensor):
+    """Stands for a tensor on an accelerator: what is computed from it is there too, and reading it waits."""
+
+    watched = False
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if cls.watched and func in READS:
+            raise AssertionError(f"{func.__name__} waits for the device")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def watched(function):
+    """The function, within which no value on the device may be read."""
+
+    def watch(*args, **kwargs):
+        OnDevice.watched = True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            OnDevice.watched = False
+
+    return watch
+
+
+class Sent(HostCopy):
+    """On an accelerator a host copy is under way while training goes on; here, it is another view."""
+
+    def get(self):
+        value = super().get()
+        return None if value is None else value.as_subclass(Tensor)
+
+
+class Accelerated(Toy):
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
+        return [part.as_subclass(OnDevice) for part in batch]
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    monkeypatch.setattr(stream, "HostCopy", Sent)
+    monkeypatch.setattr("lightning_mixcd.learner.to_device", lambda t, device: t.as_subclass(OnDevice))
+    for owner, name in ((Session, "mix"), (RehearsalCallback, "on_train_batch_end")):
+        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
+
+
+STRATEGIES = [Uniform, ClassBalanced, lambda: MixCD(partition=ByLabel()), lambda: MixCD(wrong_share=0.1)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("settings", [{}, {"schedule": EveryNSteps(2)}, {"mix_ratio": 0.3}])
+def test_steps_read_nothing_of_the_device(strategy, settings, accelerator):
+    logger, made = Listed(), strategy()
+    callback = RehearsalCallback(made, pool=Pool(pool(), lag=4), ledger=ledger(), **settings)
+    trainer(callback, logger=logger, log_every_n_steps=1, max_epochs=4).fit(
+        Accelerated(), DataLoader(finetune(), 8)
+    )
+    assert len(logger.values("rehearsal/damaged_share")) > 10
+    if isinstance(made, MixCD):
+        assert type(made.estimator.damaged) is OnDevice
+
+
+def test_a_strategy_that_reads_is_caught(accelerator):
+    class Reading(MixCD):
+        def update(self, tally, *, steps):
+            assert float(tally.sum()) >= 0
+
+    callback = RehearsalCallback(Reading(), pool=Pool(pool(), lag=4), ledger=ledger())
+    with pytest.raises(AssertionError, match="__float__ waits for the device"):
+        trainer(callback).fit(Accelerated(), DataLoader(finetune(), 8))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_no_step_synchronizes_with_the_device(num_workers, monkeypatch):
+    def strict(function, after):
+        calls = []
+
+        def call(*args, **kwargs):
+            calls.append(None)
+            torch.cuda.set_sync_debug_mode("error" if len(calls) > after else "default")
+            try:
+                return function(*args, **kwargs)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        return call
+
+    monkeypatch.setattr(Session, "mix", strict(Session.mix, after=1))
+    monkeypatch.setattr(
+        RehearsalCallback, "on_train_batch_end", strict(RehearsalCallback.on_train_batch_end, after=1)
+    )
+    callback = RehearsalCallback(
+        MixCD(partition=ByLabel()), pool=Pool(pool(), num_workers=num_workers), ledger=ledger()
+    )
+    module = Toy()
+    trainer(callback, accelerator="gpu", max_epochs=6).fit(module, DataLoader(finetune(), 8))
+    assert len(module.seen) == 30
+
+
+class Compiled(pl.LightningModule):
+    """A network that is compiled, with a backend that counts how often."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.compiled = network(), []
+        self.run = torch.compile(self.net, backend=self._count)
+
+    def _count(self, graph, _inputs):
+        self.compiled.append(self.global_step)
+        return graph.forward
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        logits = self.run(x[:, :-1])
+        return {"loss": cross_entropy(logits.float(), y), "logits": logits}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(("mix_ratio", "most"), [(0.5, 1), (0.3, 2)])
+def test_compiled_network_is_compiled_once_per_kind_of_size(precision, mix_ratio, most):
+    torch.compiler.reset()
+    module, strategy = Compiled(), MixCD()
+    callback = RehearsalCallback(strategy, pool=pool(), ledger=ledger(), mix_ratio=mix_ratio)
+    trainer(callback, precision=precision, max_epochs=8).fit(module, DataLoader(finetune(), 8))
+    # Batches of one size; or 2 and 3 rows in turns, for which torch compiles once more, for any size.
+    assert 1 <= len(module.compiled) <= most
+    assert max(module.compiled) < 3
+    assert float(strategy.estimator.seen.sum()) > 0
+
+
+def test_named_submodule_is_read_inside_a_compiled_network():
+    torch.compiler.reset()
+    module, strategy = Compiled(), MixCD()
+    module.net.append(nn.Identity())
+    callback = RehearsalCallback(strategy, pool=pool(), ledger=ledger(), readout=Readout(module="net.4"))
+    trainer(callback, max_epochs=2).fit(module, DataLoader(finetune(), 8))
+    assert float(strategy.estimator.seen.sum()) > 0
