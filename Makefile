@@ -12,7 +12,7 @@ EXTRAS_dev := dev
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check check-rest format lint types docs wheel fix clean
+.PHONY: help demo test soak check check-rest format lint types docs wheel fix clean
 
 # Nothing is fetched from a model hub, no window is opened, no forked tokenizer complains.
 export HF_HUB_OFFLINE := 1
@@ -32,6 +32,11 @@ demo: .venv/.installed-demo ## Train on digits with and without rehearsal, then 
 test: export OMP_NUM_THREADS := 1
 test: .venv/.installed-test ## Run every test, doctest, documented code block and example
 	$(BIN)/python -m pytest --doctest-modules $(PYTEST_ARGS) lightning_mixcd tests
+
+# Killed workers leave semaphores behind, which Python would warn of at the end.
+soak: export OMP_NUM_THREADS := 1
+soak: .venv/.installed-test ## Kill and resume runs at random for some minutes (SOAK_ARGS="--seed 1")
+	$(BIN)/python -W ignore -m tests.soak $(SOAK_ARGS)
 
 check: check-rest test ## Run everything that must pass: format, lint, types, docs, wheel, tests
 

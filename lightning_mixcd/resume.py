@@ -1,25 +1,30 @@
-"""What Lightning leaves out of a checkpoint."""
+"""What Lightning leaves out of a checkpoint, and which checkpoint to go on from."""
 
 import random
+import warnings
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, distributed
 from typing_extensions import override
 
 from lightning_mixcd.wiring import BatchHook
 
-__all__ = ["ExactResume"]
+__all__ = ["ExactResume", "newest_checkpoint"]
 
 
 class ExactResume(Callback):
     """Saves and restores the global random states, so that a resumed run repeats the uninterrupted one.
 
     Lightning saves none: after a resume, dropout and augmentation take other values. Validation is also kept
-    from advancing them, because the validation that follows a checkpoint is skipped on resume. With this
+    from advancing them, because the validation that follows a checkpoint is skipped on resume. And a run that
+    is resumed more than once is kept from saving checkpoints that cannot be resumed. With this
     callback, a finetune loader that resumes (`RehearsalDataModule(order_seed=...)`) and checkpoints at
     optimizer steps, a run that was killed continues bit for bit. `RehearsalCallback` resumes its own draws
     without it.
@@ -51,11 +56,32 @@ class ExactResume(Callback):
         # `on_train_batch_start`: the user's transforms of the first batch come before.
         self._hook = BatchHook(trainer, pl_module, self._restored, name="on_before_batch_transfer")
 
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._restore is None:
+            return
+        # Lightning forgets that this step has its checkpoint, and would save it again after the next batch:
+        # in the middle of an accumulation, whose gradients are in no checkpoint.
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                callback._last_global_step_saved = trainer.global_step  # noqa: SLF001
+
     def _restored(self, batch: object) -> object:
         if self._restore is not None:
             _set_all(self._restore)
             self._restore = None
         return batch
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # Resumed behind the last batch of an epoch, Lightning does not count the next epoch as begun. The
+        # checkpoints of that epoch would be resumed as if they were of its start.
+        epochs: Any = trainer.fit_loop.epoch_progress
+        if epochs.total.ready == epochs.total.processed:
+            epochs.increment_ready()
+            epochs.increment_started()
 
     @override
     def on_train_batch_end(
@@ -113,6 +139,45 @@ class ExactResume(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         ranks = state_dict["ranks"]
         self._restore = dict(ranks[self._rank if self._rank < len(ranks) else 0])
+
+
+def newest_checkpoint(folder: str | Path) -> Path | None:
+    """Find the checkpoint that a killed run goes on from: the newest that was written whole.
+
+    Lightning writes a checkpoint into the system's folder for temporary files and moves it into place. Where
+    that is on another disk, moving is copying, and a kill in the middle leaves part of a file under the final
+    name. Such files are skipped: the sums that torch wrote into them are compared with their content. Sharded
+    checkpoints, which are folders, are not looked into.
+
+    Args:
+        folder: Where `ModelCheckpoint` writes; it need not exist yet.
+
+    Returns:
+        The checkpoint, for `fit(ckpt_path=...)`; None if there is none yet, so that the run begins anew.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> torch.save({}, folder / "step=2.ckpt")
+        >>> newest_checkpoint(folder).name
+        'step=2.ckpt'
+    """
+    found = [path for path in Path(folder).glob("*.ckpt") if path.exists()]  # no links to what was deleted
+    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        if _is_whole(path):
+            return path
+        warnings.warn(f"{path} is not whole and is left out; delete it.", stacklevel=2)
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    if path.is_dir():
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except zipfile.BadZipFile:
+        return False
 
 
 def _get_others() -> dict[str, Any]:

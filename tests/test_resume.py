@@ -1,5 +1,6 @@
 """Random states: saved as of the last batch, kept from validation, put back before anything draws."""
 
+import os
 import random
 
 import lightning.pytorch as pl
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_mixcd.resume import ExactResume
+from lightning_mixcd.resume import ExactResume, newest_checkpoint
 from tests.toys import Toy, finetune, trainer
 
 
@@ -196,3 +197,49 @@ def test_hooks_are_put_back():
     with pytest.raises(RuntimeError, match="the user's own"):
         fit(module, ExactResume())
     assert "on_before_batch_transfer" not in module.__dict__
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """Three, the newest of which is not the last by name."""
+    for age, name in enumerate(["step=12", "step=8-v1", "step=8"]):
+        path = tmp_path / f"{name}.ckpt"
+        torch.save({"weights": torch.arange(1000.0)}, path)
+        os.utime(path, ns=(10**9 - age, 10**9 - age))
+    return tmp_path
+
+
+def test_newest_checkpoint(checkpoints):
+    assert newest_checkpoint(checkpoints).name == "step=12.ckpt"
+    assert newest_checkpoint(str(checkpoints)) == newest_checkpoint(checkpoints)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 2000, -1])
+def test_part_of_a_checkpoint_is_left_out(checkpoints, n_bytes):
+    path = checkpoints / "torn.ckpt"
+    path.write_bytes((checkpoints / "step=8.ckpt").read_bytes()[:n_bytes])
+    with pytest.warns(UserWarning, match=r"torn\.ckpt is not whole and is left out; delete it"):
+        assert newest_checkpoint(checkpoints).name == "step=12.ckpt"
+
+
+def test_checkpoint_with_a_wrong_byte_is_left_out(checkpoints):
+    path = checkpoints / "step=12.ckpt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="is not whole"):
+        assert newest_checkpoint(checkpoints).name == "step=8-v1.ckpt"
+
+
+def test_sharded_checkpoint_is_taken_as_it_is(checkpoints):
+    (checkpoints / "last.ckpt").mkdir()
+    assert newest_checkpoint(checkpoints).name == "last.ckpt"
+
+
+def test_link_to_a_deleted_checkpoint_is_passed_over(checkpoints):
+    (checkpoints / "last.ckpt").symlink_to(checkpoints / "deleted.ckpt")
+    assert newest_checkpoint(checkpoints).name == "step=12.ckpt"
+
+
+def test_no_checkpoint_yet(tmp_path):
+    assert newest_checkpoint(tmp_path / "none") is None

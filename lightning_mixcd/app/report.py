@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_mixcd.report import Record, read_records
+from lightning_mixcd.report.files import replacing
 from lightning_mixcd.report.plots import plot_pareto, plot_rates, read_rates
 from lightning_mixcd.report.records import METRICS
 from lightning_mixcd.report.tables import Row, compare
@@ -70,12 +71,13 @@ def _flat(row: Row) -> dict[str, object]:
 
 def _write(folder: Path, rows: list[Row], records: dict[Path, Record]) -> list[Path]:
     written = [folder / "table.csv", folder / "pareto.png"]
-    with written[0].open("w", newline="") as file:
+    with replacing(written[0]) as aside, aside.open("w", newline="") as file:
         flat = [_flat(row) for row in rows]
         writer = csv.DictWriter(file, flat[0])
         writer.writeheader()
         writer.writerows(flat)
-    plot_pareto(list(records.values())).savefig(written[1], dpi=150)
+    with replacing(written[1]) as aside:
+        plot_pareto(list(records.values())).savefig(aside, dpi=150)
     runs: dict[str, list[Path]] = {}
     for run, record in records.items():
         metrics = run / METRICS
@@ -83,5 +85,6 @@ def _write(folder: Path, rows: list[Row], records: dict[Path, Record]) -> list[P
             runs.setdefault(f"{record.name}, mix ratio {record.mix_ratio:g}", []).append(metrics)
     if runs:
         written.append(folder / "rates.png")
-        plot_rates(runs).savefig(written[2], dpi=150)
+        with replacing(written[2]) as aside:
+            plot_rates(runs).savefig(aside, dpi=150)
     return written

@@ -5,6 +5,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from lightning_mixcd.report.files import replacing
+
 __all__ = ["Record", "read_logged", "read_records"]
 
 FILE = "result.json"
@@ -47,7 +49,8 @@ class Record:
         Args:
             folder: The folder.
         """
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        with replacing(folder / FILE) as aside:
+            aside.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read_records(folder: Path) -> dict[Path, Record]:

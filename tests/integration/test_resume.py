@@ -1,39 +1,19 @@
 """k steps, checkpoint, k steps equals 2k steps: draws, rates, weights, logged values, compute units."""
 
-import csv
-import os
-import random
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch.utils.data import DataLoader, Dataset
 
-from lightning_mixcd import (
-    ClassBalanced,
-    DecayedBeta,
-    MixCD,
-    NoRehearsal,
-    Oracle,
-    Pool,
-    RehearsalCallback,
-    RehearsalDataModule,
-    Uniform,
-    UniformCorrect,
-)
-from lightning_mixcd.estimators import LastBatch, RunningMean, Static
-from lightning_mixcd.partitions import ByLabel
+from lightning_mixcd import MixCD, Pool, RehearsalCallback, RehearsalDataModule
 from lightning_mixcd.resume import ExactResume
-from tests.toys import Finetune, Listed, OnBatchEnd, Toy, finetune, ledger, pool, trainer, weights
+from tests.soak.chancy import STRATEGIES, Chancy, ChancyFinetune, Noisy
+from tests.toys import Listed, OnBatchEnd, ledger, pool, trainer, weights
 
 pytestmark = [
     # Resumed runs write beside the uninterrupted one or into a folder of their own; both are meant.
@@ -44,66 +24,6 @@ pytestmark = [
         "ignore:You have overridden `on_.*_batch_transfer` in `LightningModule`:UserWarning"
     ),
 ]
-
-STRATEGIES = {
-    "none": NoRehearsal,
-    "uniform": Uniform,
-    "uniform_correct": UniformCorrect,
-    "class_balanced": ClassBalanced,
-    "mixcd": MixCD,
-    "mixcd_wrong_share": lambda: MixCD(wrong_share=0.3),
-    "mixcd_decayed": lambda: MixCD(partition=ByLabel(), estimator=DecayedBeta(halflife_steps=3)),
-    "mixcd_running": lambda: MixCD(partition=ByLabel(), estimator=RunningMean()),
-    "mixcd_last": lambda: MixCD(partition=ByLabel(), estimator=LastBatch()),
-    "mixcd_static": lambda: MixCD(partition=ByLabel(), estimator=Static([0.1, 0.2, 0.7])),
-    "oracle": lambda: Oracle(every_n_steps=2),
-}
-
-
-def draw() -> float:
-    """A number that needs every global source."""
-    return float(torch.rand(())) + random.random() + float(np.random.rand())  # noqa: NPY002
-
-
-class Noisy(Dataset):
-    """Random augmentation, as image datasets have it."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        x, y = self.dataset[index]
-        return torch.cat([x[:-1] + 0.1 * draw(), x[-1:]]), y
-
-
-class Chancy(Toy):
-    """Takes chances wherever a module can: dropout, transforms on host and device, validation."""
-
-    def __init__(self) -> None:
-        super().__init__(dropout=0.3, lr=0.1)
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        x, y = batch
-        return torch.cat([x[:, :-1] + 0.1 * draw(), x[:, -1:]], 1), y
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        x, y = batch
-        return torch.cat([x[:, :-1] + 0.1 * draw(), x[:, -1:]], 1), y
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        draw()
-        super().validation_step(batch, batch_idx)
-
-
-class ChancyFinetune(Finetune):
-    def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(Noisy(finetune()), **self.settings)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(finetune(), 20, shuffle=True)
 
 
 @dataclass
@@ -280,44 +200,19 @@ def test_checkpoint_holds_nothing_that_could_run(whole):
     assert {"RehearsalCallback", "ExactResume"} <= set(saved["callbacks"])
 
 
-CHILD = """
-import time
-from lightning.pytorch.loggers import CSVLogger
-from tests.integration import test_resume
-
-class Slow(test_resume.Chancy):
-    def training_step(self, batch, batch_idx):
-        time.sleep(0.05)
-        return super().training_step(batch, batch_idx)
-
-test_resume.Chancy = Slow
-test_resume.train("mixcd", {folder!r}, logger=CSVLogger({folder!r}, flush_logs_every_n_steps=1))
-"""
+@pytest.mark.parametrize(("first", "second"), [(2, 4), (5, 7), (10, 11)])
+def test_run_resumed_twice(first, second, whole, tmp_path):
+    """Lightning miscounts the epoch that follows a resume at the end of one."""
+    expected, folder = whole("mixcd")
+    train("mixcd", tmp_path / "first", folder / f"step={first}.ckpt")
+    got = train("mixcd", tmp_path / "second", tmp_path / "first" / f"step={second}.ckpt", seed=99)
+    assert_continues(got, expected, second)
 
 
-@pytest.mark.slow
-def test_killed_run_goes_on_from_its_newest_checkpoint(whole, tmp_path):
-    expected, _ = whole("mixcd")
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(folder=str(tmp_path))],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "TMPDIR": str(tmp_path)},  # checkpoints are moved into place, not copied
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while child.poll() is None and not (tmp_path / "step=4.ckpt").exists():
-        time.sleep(0.01)
-    time.sleep(random.Random().uniform(0, 0.3))  # anywhere within the next six steps
-    child.kill()
-    child.wait()
-    step = max(int(path.stem.split("=")[1]) for path in tmp_path.glob("step=*.ckpt"))
-    assert 4 <= step < 15
-    got = train("mixcd", tmp_path, tmp_path / f"step={step}.ckpt", seed=99)
-    assert_continues(got, expected, step)
-    with (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:  # what the killed run logged, to the last digit
-        for name, value in row.items():
-            if value and name not in ("step", "epoch"):
-                assert float(value) == pytest.approx(expected.logged[int(row["step"])][name], rel=1e-12)
-    assert sum("compute_units" in name for name in rows[0]) == 1
+def test_resumed_run_does_not_save_amid_an_accumulation(whole, tmp_path):
+    settings = {"accumulate_grad_batches": 3, "log_every_n_steps": 1}
+    _, folder = whole("mixcd", **settings)
+    train("mixcd", tmp_path, folder / "step=2.ckpt", **settings)
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == [
+        f"step={step}.ckpt" for step in range(3, 7)
+    ]
