@@ -1,31 +1,126 @@
 """What a training step costs with rehearsal, against plain Lightning on a joined batch of the same size.
 
-Both sides train the same network on the same number of rows; the plain side gets them from one loader. Every
-variant runs once per round and ratios are taken within a round, so that each compares neighbours in time.
-Beside CPU time: operations dispatched to torch per step, which repeat to the digit on any machine.
+All variants train the same network on the same number of rows per step, 64 for finetuning and 16 rehearsed:
 
-    python benchmarks/step_cost.py            # table of ratios
-    python benchmarks/step_cost.py --rounds 5 --steps 50 --models mlp
+* `loop`: a bare PyTorch loop, one loader of joint batches;
+* `plain`: the Lightning Trainer, one loader of joint batches;
+* `uniform`, `mix-cd`: the Trainer with `RehearsalCallback`, rows fetched in the training process;
+* `MIR`: the Trainer, with samples chosen as MIR does (Aljundi et al. 2019, arXiv:1908.04742), the plainest
+  way: 16 of 64 candidates, by how much a virtual step on the finetune rows would raise their loss.
+
+Every variant runs once per round and ratios are taken within a round, so that each compares neighbours in
+time. Beside CPU time: operations dispatched to torch per step, and with `--instructions` (needs valgrind and
+gcc) instructions per step; both repeat on any machine, whatever else it is doing.
+
+    python benchmarks/step_cost.py
+    python benchmarks/step_cost.py --instructions --models mlp convnet
 """
 
 import argparse
+import ctypes
 import logging
+import os
+import re
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
-from lightning_mixcd import Ledger, MixCD, RehearsalCallback, Uniform
+from lightning_mixcd import Ledger, MixCD, Pool, RehearsalCallback, Uniform
+from lightning_mixcd.functional import join
 
-FINETUNE, REHEARSED, CLASSES, POOL = 64, 16, 10, 20_000
+FINETUNE, REHEARSED, CANDIDATES, CLASSES, N_POOL = 64, 16, 64, 10, 20_000
+WORDS, SHORTEST, LONGEST = 1000, 16, 64
 WARM_UP = 10
+VARIANTS = ("loop", "plain", "uniform", "mix-cd", "MIR")
+Batch = dict[str, Tensor]
+
+
+class Vectors(Dataset[Batch]):
+    """Random inputs of one shape, from a small set that comes over and over."""
+
+    collate = None
+
+    def __init__(self, rows: int, shape: tuple[int, ...]) -> None:
+        self.rows = rows
+        self.x, self.y = torch.randn(400, *shape), torch.randint(CLASSES, (400,))
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, index: int) -> Batch:
+        return {"x": self.x[index % 400], "labels": self.y[index % 400]}
+
+
+class Texts(Vectors):
+    """Random words, from 16 to 64 to a text; any 64 texts in a row have all lengths."""
+
+    def __init__(self, rows: int, shape: tuple[int, ...]) -> None:
+        super().__init__(rows, ())
+        self.words = torch.randint(1, WORDS, (400, *shape))
+
+    def __getitem__(self, index: int) -> Batch:
+        length = SHORTEST + index * 37 % (LONGEST - SHORTEST + 1)
+        return {"input_ids": self.words[index % 400, :length], "labels": self.y[index % 400]}
+
+    @staticmethod
+    def collate(rows: list[Batch]) -> Batch:
+        """Pad with 0 to the longest."""
+        words = nn.utils.rnn.pad_sequence([row["input_ids"] for row in rows], batch_first=True)
+        labels = torch.stack([row["labels"] for row in rows])
+        return {"input_ids": words, "attention_mask": words.ne(0).long(), "labels": labels}
+
+
+class Encoder(nn.Module):
+    """Six transformer layers over words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 2, 64, batch_first=True, dropout=0.0)
+        self.words, self.head = nn.Embedding(WORDS, 32), nn.Linear(32, CLASSES)
+        self.layers = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits, `(B, C)`."""
+        padding = batch["attention_mask"].eq(0)
+        hidden = self.layers(self.words(batch["input_ids"]), src_key_padding_mask=padding)
+        return self.head(hidden[:, 0])
+
+
+class Sequential(nn.Sequential):
+    """Layers over `x`."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits, `(B, C)`."""
+        return super().forward(batch["x"])
+
+
+def convnet() -> nn.Module:
+    """Two convolutions and a linear layer."""
+    return Sequential(
+        *(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, CLASSES)),
+    )
+
+
+MODELS: dict[str, tuple[type[Vectors], tuple[int, ...], Callable[[], nn.Module]]] = {
+    "mlp": (Vectors, (784,), lambda: Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, CLASSES))),
+    "convnet": (Vectors, (1, 28, 28), convnet),
+    "transformer": (Texts, (LONGEST,), Encoder),
+}
 
 
 class Module(LightningModule):
@@ -35,61 +130,75 @@ class Module(LightningModule):
         super().__init__()
         self.network = network
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return loss and logits."""
-        x, y = batch
-        logits = self.network(x)
-        return {"loss": nn.functional.cross_entropy(logits, y), "logits": logits}
+        logits = self.network(batch)
+        return {"loss": cross_entropy(logits, batch["labels"]), "logits": logits}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Plain SGD."""
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-class Encoder(nn.Module):
-    """Two transformer layers over a sequence of vectors."""
+class Mir(Module):
+    """Adds those of some random pool samples whose loss a step on the finetune rows would raise most."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(128, 4, 256, batch_first=True, dropout=0.0)
-        self.layers, self.head = (
-            nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
-            nn.Linear(128, CLASSES),
-        )
+    def __init__(self, network: nn.Module, pool: Pool) -> None:
+        super().__init__(network)
+        self.pool = pool
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits `(B, C)`."""
-        return self.head(self.layers(x.view(len(x), -1, 128)).mean(dim=1))
-
-
-NETWORKS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
-    "mlp": (784, lambda: nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, CLASSES))),
-    "wide mlp": (
-        784,
-        lambda: nn.Sequential(
-            nn.Linear(784, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 10)
-        ),
-    ),
-    "transformer": (2048, Encoder),
-}
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Return the joint batch."""
+        collate = self.pool.collate_fn or torch.utils.data.default_collate
+        index = torch.randint(N_POOL, (CANDIDATES,)).tolist()
+        candidates = collate([self.pool.dataset[i] for i in index])
+        names, values = zip(*self.network.named_parameters(), strict=True)
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(cross_entropy(self.network(batch), batch["labels"]), values)
+        with torch.no_grad():
+            stepped = [value - 0.01 * gradient for value, gradient in zip(values, gradients, strict=True)]
+            before, after = (
+                functional_call(self.network, dict(zip(names, weights, strict=True)), (candidates,))
+                for weights in (values, stepped)
+            )
+            target = candidates["labels"]
+            rise = cross_entropy(after, target, reduction="none") - cross_entropy(
+                before, target, reduction="none"
+            )
+        chosen = rise.topk(REHEARSED).indices
+        picked = {key: part[chosen] for key, part in candidates.items()}
+        return join(batch, picked, pad_values=self.pool.pad_values)
 
 
 class Clock(Callback):
-    """CPU time and dispatched operations of the steps after the warm-up."""
+    """CPU time of the steps after the warm-up; and where instructions are counted, when to."""
 
-    def __init__(self) -> None:
-        self.operations = Operations()
+    def __init__(self, counter: ctypes.CDLL | None) -> None:
+        self.counter = counter
+        self.seconds = 0.0
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start after the warm-up."""
-        if batch_idx == WARM_UP:
-            self.start = time.process_time()
+        self.start(batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop."""
-        self.seconds = (time.process_time() - self.start) / (trainer.num_training_batches - WARM_UP)
+        self.stop(trainer.num_training_batches)
+
+    def start(self, step: int) -> None:
+        """Begin with the first step after the warm-up."""
+        if step == WARM_UP:
+            self.seconds = time.process_time()
+            if self.counter is not None:
+                self.counter.start()
+
+    def stop(self, steps: int) -> None:
+        """End behind the last step."""
+        if self.counter is not None:
+            self.counter.stop()
+        self.seconds = (time.process_time() - self.seconds) / (steps - WARM_UP)
 
 
 class Operations(TorchDispatchMode):
@@ -105,67 +214,85 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def data(rows: int, width: int) -> TensorDataset:
-    """Return random samples."""
-    return TensorDataset(torch.randn(rows, width), torch.randint(CLASSES, (rows,)))
-
-
-def run(variant: str, model: str, steps: int) -> float:
+def run(variant: str, model: str, steps: int, counter: ctypes.CDLL | None = None) -> float:
     """Train for some steps; return seconds of CPU time per step."""
-    width, make = NETWORKS[model]
+    kind, shape, make = MODELS[model]
     seed_everything(0, verbose=False)
-    clock, callbacks = Clock(), []
-    rows = FINETUNE
-    if variant == "plain":
-        rows += REHEARSED
-    else:
-        ledger = Ledger.from_arrays(correct=torch.rand(POOL) < 0.9, loss=torch.rand(POOL))
+    rows = FINETUNE if variant in ("uniform", "mix-cd", "MIR") else FINETUNE + REHEARSED
+    loader = DataLoader(kind(rows * steps, shape), batch_size=rows, collate_fn=kind.collate)
+    pool = Pool(kind(N_POOL, shape), collate_fn=kind.collate, pad_values={"input_ids": 0})
+    clock = Clock(counter)
+    if variant == "loop":
+        loop(Module(make()), loader, clock)
+        return clock.seconds
+    callbacks: list[Callback] = [clock]
+    if variant in ("uniform", "mix-cd"):
+        ledger = Ledger.from_arrays(correct=torch.rand(N_POOL) < 0.9, loss=torch.rand(N_POOL))
         strategy = MixCD() if variant == "mix-cd" else Uniform()
-        pool = POOLS.setdefault(width, data(POOL, width))
         ratio = REHEARSED / FINETUNE
-        callbacks = [RehearsalCallback(strategy, pool=pool, ledger=ledger, mix_ratio=ratio)]
-    finetune = FINETUNES.setdefault((rows, width), data(rows * 20, width))
+        callbacks.append(RehearsalCallback(strategy, pool=pool, ledger=ledger, mix_ratio=ratio))
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
-        limit_train_batches=steps,
-        callbacks=[clock, *callbacks],
+        callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    loader = DataLoader(Repeated(finetune, rows * steps), batch_size=rows)
-    trainer.fit(Module(make()), loader)
+    trainer.fit(Mir(make(), pool) if variant == "MIR" else Module(make()), loader)
     return clock.seconds
 
 
-class Repeated(torch.utils.data.Dataset[Any]):
-    """A small set, over and over."""
-
-    def __init__(self, dataset: TensorDataset, rows: int) -> None:
-        self.dataset, self.rows = dataset, rows
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __getitem__(self, index: int) -> Any:
-        return self.dataset[index % len(self.dataset)]
-
-
-POOLS: dict[int, TensorDataset] = {}
-FINETUNES: dict[tuple[int, int], TensorDataset] = {}
-VARIANTS = ("plain", "uniform", "mix-cd")
+def loop(module: Module, loader: DataLoader[Batch], clock: Clock) -> None:
+    """Train without Lightning."""
+    optimizer = module.configure_optimizers()
+    for step, batch in enumerate(loader):
+        clock.start(step)
+        optimizer.zero_grad()
+        module.training_step(batch, step)["loss"].backward()
+        optimizer.step()
+    clock.stop(len(loader))
 
 
 def operations(variant: str, model: str) -> float:
     """Return operations per step, as the difference between two lengths of training."""
     counts = []
-    for steps in (20, 40):
+    for steps in (24, 48):
         with Operations() as counted:
             run(variant, model, steps)
         counts.append(counted.n)
-    return (counts[1] - counts[0]) / 20
+    return (counts[1] - counts[0]) / 24
+
+
+HELPER = """#include <valgrind/callgrind.h>
+void start(void) { CALLGRIND_START_INSTRUMENTATION; }
+void stop(void) { CALLGRIND_STOP_INSTRUMENTATION; }
+"""
+
+
+def instructions(variants: tuple[str, ...], models: list[str], steps: int) -> Iterator[str]:
+    """Yield a row per model: millions of instructions per step, and what mix-cd has to plain."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "helper.c").write_text(HELPER)
+        library = folder / "helper.so"
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, folder / "helper.c"], check=True)
+        for model in models:
+            counts = {}
+            for variant in variants:
+                out = folder / f"{variant}.{model}"
+                tool = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
+                child = [sys.executable, __file__, "--child", variant, model, str(library)]
+                settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+                subprocess.run(
+                    [*tool, *child, "--steps", str(steps)], check=True, capture_output=True, env=settings
+                )
+                parts = [part.read_text() for part in folder.glob(f"{out.name}*")]
+                totals = re.findall(r"^(?:summary|totals): (\d+)", "\n".join(parts), flags=re.MULTILINE)
+                counts[variant] = max(map(int, totals)) / (steps - WARM_UP) / 1e6
+            ratio = f"{counts['uniform'] / counts['plain']:.4f} | {counts['mix-cd'] / counts['plain']:.4f}"
+            yield f"| {model} | {' | '.join(f'{counts[v]:.2f}' for v in variants)} | {ratio} |"
 
 
 def spread(values: list[float]) -> str:
@@ -174,31 +301,50 @@ def spread(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Print a table per model."""
+    """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--steps", type=int, default=110)
-    parser.add_argument("--models", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--instructions", action="store_true", help="count instructions instead of time")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    if arguments.child:
+        variant, model, library = arguments.child
+        run(variant, model, arguments.steps, ctypes.CDLL(library))
+        return
+    if arguments.instructions:
+        variants = ("plain", "uniform", "mix-cd")
+        print("Millions of instructions per step\n")
+        print(f"| model | {' | '.join(variants)} | uniform / plain | mix-cd / plain |")
+        print(f"|---|{'---|' * len(variants)}---|---|")
+        for row in instructions(variants, arguments.models, arguments.steps):
+            print(row, flush=True)
+        return
     print(
         f"{FINETUNE} finetune + {REHEARSED} rehearsed rows, {arguments.rounds} rounds, 1 thread, CPU time\n"
     )
-    print(
-        "| model | plain step, ms | uniform / plain | mix-cd / plain | mix-cd / uniform | operations a step |"
-    )
-    print("|---|---|---|---|---|---|")
+    pairs = [
+        ("loop", "plain"),
+        ("uniform", "plain"),
+        ("mix-cd", "plain"),
+        ("mix-cd", "uniform"),
+        ("MIR", "plain"),
+    ]
+    print(f"| model | plain step, ms | {' | '.join(f'{a} / {b}' for a, b in pairs)} |")
+    print(f"|---|---|{'---|' * len(pairs)}")
+    counts = []
     for model in arguments.models:
         rounds = [{v: run(v, model, arguments.steps) for v in VARIANTS} for _ in range(arguments.rounds)]
         plain = statistics.median(r["plain"] for r in rounds) * 1000
-        ratios = [
-            spread([r[a] / r[b] for r in rounds])
-            for a, b in (("uniform", "plain"), ("mix-cd", "plain"), ("mix-cd", "uniform"))
-        ]
-        counts = ", ".join(f"{v} {operations(v, model):.1f}" for v in VARIANTS)
-        print(f"| {model} | {plain:.1f} | {' | '.join(ratios)} | {counts} |", flush=True)
+        ratios = [spread([r[a] / r[b] for r in rounds]) for a, b in pairs]
+        print(f"| {model} | {plain:.1f} | {' | '.join(ratios)} |", flush=True)
+        counts.append(f"| {model} | {' | '.join(f'{operations(v, model):.1f}' for v in VARIANTS)} |")
+    print(f"\nOperations per step\n\n| model | {' | '.join(VARIANTS)} |\n|---|{'---|' * len(VARIANTS)}")
+    print("\n".join(counts))
 
 
 if __name__ == "__main__":

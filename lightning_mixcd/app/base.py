@@ -1,12 +1,11 @@
 """The base model and its ledger: made once per configuration, then taken from disk."""
 
 import hashlib
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,6 +19,8 @@ __all__ = ["base_model"]
 def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, Path]:
     """Train the base model on the prior task and record its ledger, unless that was done before.
 
+    What was interrupted goes on where it stopped: after the training, or within the recording.
+
     Args:
         config: The app's configuration; `data`, `model`, `base` and `seed` decide what is made.
         pairing: The tasks.
@@ -32,16 +33,19 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
     folder = Path(config.base_dir) / hashlib.sha256(text.encode()).hexdigest()[:16]
     seed_everything(config.seed, workers=True, verbose=False)
     module: LightningModule = make(config.model)
-    if not (folder / "weights.pt").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Made aside and moved in one go, so that two runs at once, or one that dies, leave no half of it.
-        aside = Path(tempfile.mkdtemp(dir=folder.parent))
-        _train(config, module, pairing)
-        record_ledger(module, pairing.pool, aside / "base.ledger")
-        torch.save(module.state_dict(), aside / "weights.pt")
-        (aside / "config.yaml").write_text(text)
-        _move(aside, folder)
-    module.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "weights.pt"
+    # Runs of a sweep that need the same base model wait for the one that makes it.
+    with FileLock(folder / "lock"):
+        if weights.exists():
+            module.load_state_dict(torch.load(weights, weights_only=True))
+        else:
+            (folder / "config.yaml").write_text(text)
+            _train(config, module, pairing)
+            unfinished = weights.with_suffix(".part")
+            torch.save(module.state_dict(), unfinished)
+            unfinished.replace(weights)
+        record_ledger(module, pairing.pool, folder / "base.ledger")
     return module, folder / "base.ledger"
 
 
@@ -50,12 +54,3 @@ def _train(config: DictConfig, module: LightningModule, pairing: Pairing) -> Non
     trainer: Trainer = make(config.trainer, max_epochs=config.base.max_epochs, **settings)
     trainer.fit(module, datamodule=pairing.prior)
     module.cpu()
-
-
-def _move(aside: Path, folder: Path) -> None:
-    try:
-        aside.replace(folder)
-    except OSError:
-        if not (folder / "weights.pt").exists():
-            raise
-        shutil.rmtree(aside)  # another run was faster and made the same

@@ -40,7 +40,7 @@ def test_sweep_leaves_a_record_per_run(sweep):
 
 def test_runs_of_one_seed_share_one_base_model(sweep):
     (base,) = (sweep / "base").iterdir()
-    assert {path.name for path in base.iterdir()} == {"base.ledger", "config.yaml", "weights.pt"}
+    assert {path.name for path in base.iterdir()} == {"base.ledger", "config.yaml", "lock", "weights.pt"}
 
 
 def test_report_writes_table_and_pictures(sweep):
