@@ -12,8 +12,8 @@ Where to find what:
 
 from lightning_mixcd.callback import RehearsalCallback
 from lightning_mixcd.capture import Readout
-from lightning_mixcd.data import Pool, RehearsalDataModule
-from lightning_mixcd.errors import CaptureError, JoinError, LedgerError
+from lightning_mixcd.data import Pool, RehearsalDataModule, Streams
+from lightning_mixcd.errors import CaptureError, JoinError, LedgerError, PoolError
 from lightning_mixcd.estimators import DecayedBeta
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
@@ -45,10 +45,12 @@ __all__ = [
     "NoRehearsal",
     "Oracle",
     "Pool",
+    "PoolError",
     "Readout",
     "RehearsalCallback",
     "RehearsalDataModule",
     "Strategy",
+    "Streams",
     "Uniform",
     "UniformCorrect",
     "record_ledger",

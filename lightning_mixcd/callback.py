@@ -72,13 +72,21 @@ class RehearsalCallback(Callback):
         self.schedule = schedule or EveryNSteps(1)
         self.readout = readout or Readout()
         self.seed = seed
-        self.compute_units = (
-            0  # sample-forwards + 2 x sample-backwards, of all processes, ledger pass included
-        )
+        self._units = 0  # compute units of all processes, up to where this run began or was resumed
+        self._own_units = 0  # of this process since
         self._session: Session | None = None
         self._resumed: dict[str, Any] | None = None  # state that waits for the session to begin
         self._live = False  # between `setup` and the end of `fit`
         self._together = True  # whether all processes still run the same steps
+
+    @property
+    def compute_units(self) -> int:
+        """Sample-forwards + 2 x sample-backwards of all processes, ledger pass included.
+
+        While `fit` runs, the batches of other processes are taken to be as large as those of this one.
+        """
+        n_ranks = 1 if self._session is None else self._session.ranks.size
+        return self._units + n_ranks * self._own_units
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -94,7 +102,7 @@ class RehearsalCallback(Callback):
         self._session.begin(resumed=self._resumed is not None)
         # A ledger that only serves to log damage is not the strategy's cost.
         ledger = self._session.ledger if self.strategy.needs_ledger else None
-        self.compute_units = 0 if ledger is None else ledger.forwards
+        self._units, self._own_units = 0 if ledger is None else ledger.forwards, 0
         if self._resumed is not None:
             self.load_state_dict(self._resumed)
 
@@ -106,10 +114,16 @@ class RehearsalCallback(Callback):
         if session is None or session.stream is None:
             return
         rows = n_rows(batch)
-        self.compute_units += trainer.world_size * (3 * rows + session.observe(outputs, batch, rows=rows))
+        self._own_units += 3 * rows + session.observe(outputs, batch, rows=rows)
         if _logs_now(trainer, pl_module, session):
-            pl_module.log("rehearsal/compute_units", float(self.compute_units))
+            units = self._units + session.ranks.total(self._own_units)
+            pl_module.log("rehearsal/compute_units", 1.0 * units)
             pl_module.log_dict({f"rehearsal/{name}": value for name, value in session.report().items()})
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._session is not None  # noqa: S101 -- made by `setup`
+        self._units, self._own_units = self._all_units(self._session), 0
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -129,8 +143,13 @@ class RehearsalCallback(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        state = {} if self._session is None else self._session.state_dict(together=self._together)
-        return {"version": 1, "compute_units": self.compute_units, **state} if state else {}
+        if self._session is None or self._session.stream is None:
+            return {}
+        units = self._all_units(self._session) if self._together else self.compute_units
+        return {"version": 1, "compute_units": units, **self._session.state_dict(together=self._together)}
+
+    def _all_units(self, session: Session) -> int:
+        return self._units + int(session.ranks.total(self._own_units))
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -139,7 +158,7 @@ class RehearsalCallback(Callback):
         if self._session.stream is None:
             self._resumed = state_dict  # until `on_fit_start`
             return
-        self.compute_units = state_dict["compute_units"]
+        self._units, self._own_units = state_dict["compute_units"], 0
         self._session.load_state_dict(state_dict)
 
     # Pool, ledger and mix ratio come from the callback or from the datamodule, never half from each.

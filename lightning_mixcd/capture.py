@@ -29,7 +29,8 @@ class Reading:
 
     Args:
         correct: Whether the model got each row right, bool, `(R,)`.
-        loss: Loss of each row in nats, `(R,)`; None where not asked for or not known.
+        loss: Loss of each row in nats, `(R,)`, NaN where the target is no class; None where not asked for or
+            not known.
         label: Target of each row, int64, `(R,)`; None where the rule does not use one.
     """
 
@@ -42,8 +43,9 @@ class Readout:
     """Says where correctness is to be found; the default understands what most modules return.
 
     In order: the `correctness` rule; `outputs["correct"]`; logits `(B, C)`, from the named submodule or from
-    `outputs["logits"]`, whose argmax is compared with the target; `outputs["preds"]`, compared likewise. The
-    reading is that of the training pass: train mode, weights before the step's update.
+    `outputs["logits"]`, whose argmax is compared with the target; `outputs["preds"]`, compared likewise. Rows
+    whose logits are NaN or overflow are wrong, and so are those whose target is none of the C classes, such
+    as -100. The reading is that of the training pass: train mode, weights before the step's update.
 
     Args:
         logits: Key of the logits in what `training_step` returns.
@@ -232,8 +234,14 @@ def _classified(logits: Tensor, target: Tensor, *, with_loss: bool) -> Reading:
             "rows read. For other tasks say what counts as right: "
             "Readout(correctness=lambda outputs, batch: ...)."
         )
-    correct = logits.argmax(dim=1) == target
+    logits = logits.detach()
+    highest, guess = logits.max(dim=1)
+    # A NaN is taken for the highest, and may be the target's. (`isfinite` takes twice as many kernels.)
+    correct = (guess == target) & (highest.abs() < torch.inf)
     if not with_loss:
         return Reading(correct, label=target)
-    loss = nn.functional.cross_entropy(logits.detach().float(), target, reduction="none")
-    return Reading(correct, loss, target)
+    named = (target >= 0) & (target < logits.shape[1])
+    # Looked up outside of the classes, a device would fail for good, and -100 would have a loss of 0.
+    inside = target.long().where(named, 0)
+    loss = nn.functional.cross_entropy(logits.float(), inside, reduction="none")
+    return Reading(correct, loss.masked_fill(~named, torch.nan), target)

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ from torchmetrics import Metric
 
 from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.pool_fetch import PoolFetch, as_it_is
 from lightning_mixcd.data.seeded import seeded
+from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import CaptureError
+from lightning_mixcd.functional.sampling import stream_key
 
 __all__ = ["Probe"]
 
@@ -58,11 +62,14 @@ class Probe:
         self.forwards = 0
 
     def check(self) -> None:
-        """Refuse a model that cannot be run outside of training.
+        """Refuse a pool without random access, and a model that cannot be run outside of training.
 
         Raises:
-            CaptureError: If it optimizes in its `training_step` and nothing else is named to be run.
+            TypeError: If the pool is of `Streams`.
+            CaptureError: If the model optimizes in its `training_step` and nothing else is named to be run.
         """
+        if isinstance(self.pool.dataset, Streams):
+            self.pool.dataset[0]  # says why not
         manual = isinstance(self.module, LightningModule) and not self.module.automatic_optimization
         if manual and self.readout.step is None:
             raise CaptureError(
@@ -83,15 +90,16 @@ class Probe:
         """
         self.check()
         loader = DataLoader(
-            self.pool.dataset,
-            batch_sampler=self._chunks(index),
-            collate_fn=self.pool.collate_fn,
+            PoolFetch(replace(self.pool, unreadable="raise"), seed=0),
+            batch_sampler=((chunk[0], chunk, []) for chunk in self._chunks(index)),  # type: ignore[misc]
+            collate_fn=as_it_is,
             num_workers=self.pool.num_workers,
         )
         with seeded(0), cuda_states_kept(), quiet(self.module), attached(self.readout, self.module):
-            for chunk, batch in zip(self._chunks(index), loader, strict=True):
-                moved = self.transfer(batch)
-                with self.context():
+            for chunk, fetched in zip(self._chunks(index), loader, strict=True):
+                # By the samples alone, so that a recording that was interrupted goes on as it would have.
+                with seeded(stream_key(0, chunk[0])), self.context():
+                    moved = self.transfer(fetched.batch)
                     outputs = self._step(moved)
                 self.forwards += len(chunk)
                 yield torch.tensor(chunk), self.readout.read(outputs, moved, with_loss=True)

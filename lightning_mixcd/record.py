@@ -53,6 +53,7 @@ def record_ledger(
     Raises:
         LedgerError: If there is a ledger of something else at `path`, or outputs have no loss of each sample.
         CaptureError: If correctness cannot be read of the outputs.
+        PoolError: If a sample cannot be read, whatever `Pool(unreadable=...)` says.
         ValueError: If a loss is not finite, or a column does not have one value per sample.
 
     Example:
@@ -138,7 +139,7 @@ def open_if_recorded(ledger: Ledger | str | Path, pool: Pool) -> Ledger | None:
         if not (Path(ledger) / HEADER).exists():
             return None
         ledger = Ledger.open(ledger)
-    ledger.verify_pool(pool.dataset)
+    ledger.verify_pool(pool.dataset, unreadable=pool.unreadable)
     return ledger
 
 

@@ -15,18 +15,18 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from lightning_mixcd.capture import Readout
-from lightning_mixcd.data.host_copy import to_device
 from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.data.stream import PoolStream
-from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.functional.joining import join, n_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.learner import Learner
-from lightning_mixcd.ledger import Ledger, fingerprint_model
+from lightning_mixcd.ledger import Ledger
+from lightning_mixcd.ledger_source import LedgerSource
 from lightning_mixcd.probe import Probe
-from lightning_mixcd.record import open_if_recorded, record_with
+from lightning_mixcd.ranks import Ranks
 from lightning_mixcd.strategies import Strategy
 from lightning_mixcd.wiring import BatchHook, own_hook
 
@@ -80,17 +80,16 @@ class Session:
         self.probe = Probe(
             pl_module, self.pool, self.readout, transfer=self._transfer, context=self._precision
         )
-        self.ledger = self._open_ledger()
-        # Of the weights as they come; later they are converted to the precision of training.
-        self._builds_later = any(is_overridden(name, pl_module) for name in ("setup", "configure_model"))
-        self._fingerprint = None if self._builds_later else fingerprint_model(pl_module)
-        self._doubt = self._doubts()
+        self._source = LedgerSource(settings.ledger, self.pool, self.strategy, trainer, pl_module)
+        self.ledger = self._source.ledger
         self.stream: PoolStream | None = None  # made by `begin`
         self._listener: RemovableHandle | None = None
         self._reads = False  # whether correctness is wanted
+        self._knows_base = False  # whether it is known what the base model had right
         self._ticket: Mapping[str, Tensor] | None = None
+        self.ranks = Ranks(trainer)
         device = trainer.strategy.root_device
-        self.learner = Learner(self.strategy, device=device, total=partial(self._over_ranks, how="sum"))
+        self.learner = Learner(self.strategy, device=device, total=partial(self.ranks.reduce, how="sum"))
         self.stepped = False  # whether the batch just trained ended an optimizer step
         self.step = 0  # optimizer steps so far
         self._batches = 0  # since the last lesson
@@ -110,21 +109,17 @@ class Session:
         own = partial(own_hook, self.trainer, self.module)
         self._before = own(BEFORE) if any(is_overridden(BEFORE, owner) for owner in owners) else None
         self._to_device = own("transfer_batch_to_device")
-        # Where the weights are what they were in `setup`, they were fingerprinted before any conversion.
-        late = self._builds_later or self.trainer.ckpt_path is not None
-        if self.ledger is None and self.settings.ledger is not None:
-            fingerprint = None if late else self._fingerprint
-            self.ledger = self._record(self.settings.ledger, fingerprint, resumed=resumed)
-        elif self.ledger is not None and not resumed:
-            if late:
-                self.ledger.verify_model(self.module)
-            elif self._doubt is not None:
-                raise self._doubt
+        self.ledger = self._source.checked(self.probe, resumed=resumed)
         if self.strategy.refresh_every_n_steps is not None:
             self.probe.check()
-        self.strategy.setup(len(self.pool), self.ledger, seed=self.settings.seed)
+        streams = self.pool.dataset if isinstance(self.pool.dataset, Streams) else None
+        if streams is None:
+            self.strategy.setup(len(self.pool), self.ledger, seed=self.settings.seed)
+        else:
+            self.strategy.setup_streams(streams.sizes, seed=self.settings.seed)
+        self._knows_base = self.ledger is not None or streams is not None
         # Without a ledger, a strategy that learns nothing makes do with modules that say nothing.
-        learns = self.ledger is not None or type(self.strategy).tally is not Strategy.tally
+        learns = self._knows_base or type(self.strategy).tally is not Strategy.tally
         self._reads = self.strategy.rehearses and learns
         self._listener = self.readout.attach(self.module)
         self.stream = PoolStream(
@@ -132,8 +127,8 @@ class Session:
             self.strategy,
             None if self.ledger is None else self.ledger.correct,
             seed=self.settings.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=self.ranks.rank,
+            world_size=self.ranks.size,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
 
@@ -153,8 +148,8 @@ class Session:
             return batch
         rows = n_rows(batch)
         if not self.stream.rows_per_draw:
-            most = torch.tensor(self.ration.most(rows), device=self.learner.device)
-            self.stream.begin(int(self._over_ranks(most, how="sum")))
+            most = torch.tensor(self.ration.most(rows))
+            self.stream.begin(int(self.ranks.reduce(most, how="sum")))
         n = self.ration.due(rows) if self.settings.schedule(self.step) else 0
         if n == 0:
             return batch
@@ -187,13 +182,13 @@ class Session:
             self._batches = 0
             if self._reads:
                 self.learner.learn()
-            self.stream.note(partial(self._over_ranks, how="max"))
+            self.stream.note(partial(self.ranks.reduce, how="max"))
         return forwards
 
     def report(self) -> dict[str, Tensor]:
         """Return what is logged, on the device, and start counting anew."""
         found = dict(self.strategy.metrics())
-        share = None if self.ledger is None else self.learner.damaged_share()
+        share = self.learner.damaged_share() if self._knows_base else None
         return found if share is None else {**found, "damaged_share": share}
 
     def end(self) -> None:
@@ -217,9 +212,7 @@ class Session:
             return {}
         ration = self.ration.state_dict()
         place = torch.cat([torch.tensor([*ration.values()]), self.stream.place])
-        places = place[None]
-        if together and self.trainer.world_size > 1:
-            places = self.trainer.strategy.all_gather(place.to(self.learner.device)).cpu()
+        places = self.ranks.gather(place) if together else place[None]
         return {
             "run": {"strategy": type(self.strategy).__name__, "n_pool": len(self.pool)},
             "places": places,
@@ -248,21 +241,13 @@ class Session:
                 "out `ckpt_path`."
             )
         self.strategy.load_state_dict(state["strategy"])
-        self.learner.load_state_dict(state["learner"], first=self.trainer.is_global_zero)
+        self.learner.load_state_dict(state["learner"], first=self.ranks.rank == 0)
         self._batches, self._shares = state["batches"], state["shares"]
         rations, places = state["places"].tensor_split([2], dim=1)
         self.stream.load_state_dict(state["stream"], places)
-        if state["stream"]["world_size"] == self.trainer.world_size:
-            finetune_rows, given_rows = rations[min(self.trainer.global_rank, len(rations) - 1)].tolist()
+        if state["stream"]["world_size"] == self.ranks.size:
+            finetune_rows, given_rows = rations[min(self.ranks.rank, len(rations) - 1)].tolist()
             self.ration.load_state_dict({"finetune_rows": finetune_rows, "given_rows": given_rows})
-
-    # Returns the sum or maximum of a tensor over all ranks; it may change the tensor.
-    def _over_ranks(self, tensor: Tensor, *, how: str) -> Tensor:
-        if self.trainer.world_size == 1:
-            return tensor
-        tensor = to_device(tensor, self.learner.device)
-        reduced: Tensor = self.trainer.strategy.reduce(tensor, reduce_op=how)
-        return reduced
 
     # Under gradient accumulation every batch counts as its share of a step, and the one that ends the step as
     # what is missing to a whole: the last batches of an epoch may be fewer.
@@ -283,41 +268,6 @@ class Session:
         forwards = self.probe.forwards
         self.strategy.refresh(self.probe)
         return self.probe.forwards - forwards
-
-    def _open_ledger(self) -> Ledger | None:
-        if self.settings.ledger is not None:
-            return open_if_recorded(self.settings.ledger, self.pool)
-        if self.strategy.needs_ledger:
-            raise ValueError(
-                f"`ledger` must be given, because {type(self.strategy).__name__} rehearses by what the base "
-                "model had right. Pass a folder, RehearsalCallback(ledger='base.ledger'): it is recorded "
-                "there if it is empty."
-            )
-        return None
-
-    def _doubts(self) -> LedgerError | None:
-        try:
-            if self.ledger is not None:
-                self.ledger.verify_model(self.module)
-        except LedgerError as error:
-            return error
-        return None
-
-    def _record(
-        self, path: Ledger | str | Path, fingerprint: Mapping[str, Any] | None, *, resumed: bool
-    ) -> Ledger:
-        if resumed or self.trainer.strategy.restore_checkpoint_after_setup:
-            reason = "a resumed run no longer has" if resumed else "a sharded module cannot be run to find"
-            raise LedgerError(
-                f"`ledger` must be recorded already, because {reason} what the base model had right, and "
-                f"there is none at `{path}`. Record it with `record_ledger` and the base model."
-            )
-        if self.trainer.is_global_zero:
-            record_with(self.probe, str(path), model=fingerprint)
-        self.trainer.strategy.barrier()
-        ledger = open_if_recorded(path, self.pool)
-        assert ledger is not None  # noqa: S101 -- just recorded
-        return ledger
 
     def _transfer(self, batch: object) -> object:
         after = own_hook(self.trainer, self.module, "on_after_batch_transfer")

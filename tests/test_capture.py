@@ -71,6 +71,48 @@ def test_loss_and_label_of_the_last_rows():
     assert Readout().read({"logits": LOGITS}, (X, LABELS)).loss is None
 
 
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("with_loss", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("broken", [[NAN] * 3, [0.0, NAN, 1.0], [NAN, INF, 0.0], [INF, 0.0, 0.0], [-INF] * 3])
+def test_broken_logits_are_never_right(broken, dtype, with_loss):
+    for label in range(3):
+        logits = torch.tensor([broken, [0.0, 2.0, 1.0]], dtype=dtype)
+        outputs, batch = {"logits": logits}, (X[:2], torch.tensor([label, 1]))
+        reading = Readout().read(outputs, batch, with_loss=with_loss)
+        assert reading.correct.tolist() == [False, True]
+        assert not with_loss or reading.loss[1].isfinite()
+
+
+def test_a_class_that_is_ruled_out_does_no_harm():
+    outputs = {"logits": torch.tensor([[-INF, 1.0, 0.0], [-INF, 0.0, 1.0]])}
+    reading = Readout().read(outputs, (X[:2], torch.tensor([1, 1])), with_loss=True)
+    assert reading.correct.tolist() == [True, False]
+    assert reading.loss.isfinite().all()
+
+
+@pytest.mark.parametrize("label", [-100, -1, 2, 10**6])
+def test_targets_that_are_no_class_are_never_right_and_have_no_loss(label):
+    labels = torch.tensor([1, label, 1, 0])
+    reading = Readout().read({"logits": LOGITS}, (X, labels), with_loss=True)
+    expected = Readout().read({"logits": LOGITS}, (X, LABELS), with_loss=True)
+    assert reading.correct.tolist() == [True, False, True, True]
+    assert reading.loss.isnan().tolist() == [False, True, False, False]
+    assert reading.loss[[0, 2, 3]].tolist() == expected.loss[[0, 2, 3]].tolist()
+    assert reading.label.tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_whole_numbers_of_any_width_are_targets(dtype):
+    readings = [
+        Readout().read({"logits": LOGITS}, (X, y), with_loss=True) for y in (LABELS, LABELS.to(dtype))
+    ]
+    assert readings[0].correct.tolist() == readings[1].correct.tolist()
+    assert readings[0].loss.tolist() == readings[1].loss.tolist()
+
+
 @pytest.mark.parametrize("as_rule", [True, False])
 def test_own_rule_may_give_losses(as_rule):
     losses = torch.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LEAVES = "errors types"
 MATHS = f"functional {LEAVES}"
 AXES = f"estimators metrics partitions schedules strategies {MATHS}"
-TRAINING = f"callback capture data learner ledger ledger_callback probe record resume session wiring {AXES}"
+TRAINING = (
+    "callback capture data learner ledger ledger_callback ledger_source probe ranks record resume session"
+    f" wiring {AXES}"
+)
 
 # What a module may import from the package besides its own unit. A unit is a file or folder directly under
 # the package; `data.pool` admits that one module of a unit, `ledger:Ledger` that one name.
@@ -31,11 +34,13 @@ MAY_IMPORT = {
     "data": f"ledger strategies.base {MATHS}",
     "capture": MATHS,
     "wiring": MATHS,
+    "ranks": f"data {MATHS}",
     "resume": f"wiring {MATHS}",
-    "probe": f"capture data.pool data.seeded {MATHS}",
+    "probe": f"capture data.pool data.pool_fetch data.seeded data.streams {MATHS}",
     "record": f"capture data.pool ledger probe {MATHS}",
     "ledger_callback": f"capture ledger wiring {MATHS}",
     "learner": f"capture data {AXES}",
+    "ledger_source": f"data.pool data.streams ledger probe record {AXES}",
     "session": TRAINING,
     "callback": TRAINING,
     "testing": f"estimators.base ledger partitions.base strategies.base {MATHS}",
@@ -50,13 +55,14 @@ STRANGERS = ("estimators", "partitions", "strategies")
 # Which modules may import a library. The standard library and `EVERYWHERE` are free; any other has a row.
 EVERYWHERE = f"numpy torch typing_extensions {PACKAGE}"
 ONLY_IN = {
-    "lightning": "app callback capture data.datamodule data.order ledger_callback probe resume session"
-    " tasks wiring",
+    "lightning": "app callback capture data.datamodule data.order ledger_callback ledger_source probe ranks"
+    " resume session tasks wiring",
     "torchmetrics": "metrics probe tasks",
     "matplotlib": "report",
     "scipy": "report tasks",
     "rich": "app report",
     "tqdm": "record",
+    "filelock": "app.base ledger.recording",
     "hydra": "app",
     "omegaconf": "app",
     "sklearn": "partitions.by_cluster tasks",

@@ -10,7 +10,7 @@ import torchmetrics
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lightning_mixcd import CaptureError, MixCD, Oracle, Pool, RehearsalCallback, record_ledger
+from lightning_mixcd import CaptureError, MixCD, Oracle, Pool, PoolError, RehearsalCallback, record_ledger
 from lightning_mixcd.capture import Readout
 from lightning_mixcd.probe import Probe, quiet
 from tests.toys import Listed, Toy, base_state, finetune, ledger, network, plain_readings, pool, trainer
@@ -79,6 +79,17 @@ class Named(Dataset):
 def test_plain_modules_are_called_with_the_batch(module, data):
     probe = Probe(module, Pool(data), Readout())
     assert probe.correct(torch.arange(60)).tolist() == plain_readings(base_state(), pool())[0].tolist()
+
+
+@pytest.mark.parametrize("unreadable", ["raise", "skip"])
+def test_sample_that_cannot_be_read_is_never_looked_past(unreadable):
+    class Holed(TensorDataset):
+        def __getitem__(self, i):
+            return super().__getitem__(i if i != 5 else 10**6)
+
+    probe = Probe(Toy(), Pool(Holed(*pool().tensors), unreadable=unreadable), Readout(), batch_size=4)
+    with pytest.raises(PoolError, match=r"Holed raised IndexError.* for pool index 5"):
+        probe.correct(torch.arange(8))
 
 
 def test_step_without_batch_index():

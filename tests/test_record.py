@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lightning_mixcd import Ledger, LedgerError, Pool, Readout, record_ledger
+from lightning_mixcd import Ledger, LedgerError, Pool, PoolError, Readout, record_ledger
 from lightning_mixcd.record import open_if_recorded
 from tests.toys import N_POOL, Toy, base_state, network, plain_readings, pool
 
@@ -85,6 +85,64 @@ def test_loss_that_is_not_finite_is_refused_by_its_index(bad, tmp_path):
 
     with pytest.raises(ValueError, match=r"loss.*37"):
         record_ledger(Toy(), pool(), tmp_path / "l", batch_size=8, readout=Readout(correctness=rule))
+
+
+class BareLogits(Toy):
+    """Leaves the loss to us; the row of one sample is broken."""
+
+    def __init__(self, broken=0.0):
+        super().__init__()
+        self.broken = broken
+
+    def training_step(self, batch, batch_idx):
+        logits = self.net(batch[0][:, :-1])
+        logits[batch[0][:, -1] == 1037] += self.broken
+        return {"logits": logits}
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+def test_logits_that_are_not_finite_are_refused_by_their_index(broken, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`loss` of pool index 37 is nan, but must be finite.* mend that sample"
+    ):
+        record_ledger(BareLogits(broken), pool(), tmp_path / "l", batch_size=8)
+
+
+@pytest.mark.parametrize("label", [-100, -1, 3])
+def test_label_that_is_no_class_is_refused_by_its_index(label, tmp_path):
+    x, y = pool().tensors
+    data = TensorDataset(x, y.where(x[:, -1] != 1037, label))
+    with pytest.raises(ValueError, match=r"`loss` of pool index 37 is nan, .* or its label \(1 of 8"):
+        record_ledger(BareLogits(), data, tmp_path / "l", batch_size=8)
+
+
+class Holed(TensorDataset):
+    """Some samples cannot be read, as long as that lasts."""
+
+    holes = frozenset({37})
+
+    def __getitem__(self, i):
+        if i in self.holes:
+            raise OSError(f"no file {i}")
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize(("unreadable", "num_workers"), [("raise", 0), ("skip", 0), ("raise", 1)])
+def test_sample_that_cannot_be_read_is_refused_by_its_index(unreadable, num_workers, tmp_path):
+    holed = Holed(*pool().tensors)
+    data = Pool(holed, unreadable=unreadable, num_workers=num_workers)
+    with pytest.raises(PoolError, match=r"OSError\('no file 37'\) for pool index 37\. Mend"):
+        record_ledger(Toy(), data, tmp_path / "l", batch_size=8)
+    holed.holes = frozenset()
+    made = record_ledger(Toy(), data, tmp_path / "l", batch_size=8)
+    assert made.correct.tolist() == plain_readings(base_state(), pool())[0].tolist()
+    # Once there is a ledger, a sample that gets lost is a matter of policy.
+    holed.holes = frozenset({37})
+    if unreadable == "skip":
+        assert open_if_recorded(made, data) is made
+    else:
+        with pytest.raises(PoolError, match="for pool index 37"):
+            open_if_recorded(made, data)
 
 
 def test_finished_ledger_is_opened_at_no_cost(tmp_path):

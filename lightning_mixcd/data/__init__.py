@@ -2,5 +2,6 @@
 
 from lightning_mixcd.data.datamodule import RehearsalDataModule
 from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.streams import Streams
 
-__all__ = ["Pool", "RehearsalDataModule"]
+__all__ = ["Pool", "RehearsalDataModule", "Streams"]

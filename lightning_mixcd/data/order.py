@@ -44,7 +44,8 @@ class ResumableOrder(DistributedSampler[Any]):
         seed: int = 0,
         shuffle: bool = True,
     ) -> None:
-        super().__init__(dataset, trainer.world_size, trainer.global_rank, shuffle=shuffle)
+        shares = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+        super().__init__(dataset, **shares, shuffle=shuffle)
         self._trainer, self._batch_size, self._run_seed = trainer, batch_size, seed
         whole, rest = divmod(len(self), batch_size)
         self._n_batches = whole + (rest > 0 and not drop_last)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch.utils.data import Dataset, IterableDataset
+
+from lightning_mixcd.data.streams import Streams
 
 __all__ = ["Pool"]
 
@@ -17,23 +19,28 @@ class Pool:
     and finetuning.
 
     Args:
-        dataset: Map-style dataset of N samples whose batches have the structure of the finetune batches.
+        dataset: Map-style dataset of N samples whose batches have the structure of the finetune batches; or
+            `Streams`, whose samples have no index.
         collate_fn: Makes a batch of samples, as in `torch.utils.data.DataLoader`.
         num_workers: Loader workers that fetch rows while the model trains; 0 fetches in the training process.
         lag: Draws between learning something and drawing by it. A run does not depend on the number of
             workers or on timing, because their queue stays within half of it; at least twice `num_workers`.
         random: Whether fetching a sample or collating a batch draws random numbers, as augmentation does.
-            They are then seeded by the draw, which takes some 0.1 ms. None finds out from a few samples.
+            They are then seeded by the draw, which takes some 0.1 ms. None finds out from a few samples;
+            `Streams` cannot be tried out, so it counts as yes for these.
         pad_values: Fill values by batch key, where sequences of the two sides differ in length; the usual
             keys of Hugging Face batches are known, except `input_ids`, whose value is the tokenizer's.
+        unreadable: What to do where the dataset raises an error for a drawn sample: "raise" stops with its
+            index; "skip" warns once and rehearses another sample in its place, of the same draw if any can
+            be read, else of those drawn with it. A ledger and `Oracle` need every sample: they stop.
 
     Raises:
         TypeError: If the dataset has no length or is an `IterableDataset`.
-        ValueError: If the dataset is empty, or a number is out of range.
+        ValueError: If the dataset is empty, a number is out of range, or `unreadable` is no known word.
 
     Example:
         >>> Pool(range(100), num_workers=2).prefetch_factor
-        4
+        2
     """
 
     dataset: Dataset[Any]
@@ -42,12 +49,19 @@ class Pool:
     lag: int = 8
     random: bool | None = None
     pad_values: Mapping[str, float] | None = None
+    unreadable: Literal["raise", "skip"] = "raise"
 
     def __post_init__(self) -> None:
+        if isinstance(self.dataset, Streams) and self.unreadable == "skip":
+            raise ValueError(
+                '`unreadable` must be "raise" for `Streams`, got "skip". Let the streams pass over what '
+                "they cannot read."
+            )
         if isinstance(self.dataset, IterableDataset) or not isinstance(self.dataset, Sized):
             raise TypeError(
                 f"`pool` must be a map-style dataset with a length, got {type(self.dataset).__name__}. "
-                "Rehearsal picks samples by index; write the stream to disk and index it."
+                "Rehearsal picks samples by index. Give what can only be streamed as one stream per bin: "
+                'Pool(Streams({"news": ..., "wiki": ...})).'
             )
         if len(self.dataset) == 0:
             raise ValueError("`pool` must hold at least one sample, got none.")
@@ -55,6 +69,10 @@ class Pool:
             raise ValueError(
                 f"`num_workers` must be between 0 and half of `lag` ({self.lag}), got {self.num_workers}. "
                 "Raise `lag`, so that it covers every draw waiting in a worker's queue, or use fewer workers."
+            )
+        if self.unreadable not in {"raise", "skip"}:
+            raise ValueError(
+                f'`unreadable` must be "raise" or "skip", got {self.unreadable!r}. Pass one of them.'
             )
 
     def __len__(self) -> int:

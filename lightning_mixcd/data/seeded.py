@@ -11,9 +11,7 @@ from torch.utils.data import Dataset, default_collate
 
 from lightning_mixcd.functional.sampling import stream_key
 
-__all__ = ["SeededFetch", "draws_chance", "seeded"]
-
-PROBED = 16
+__all__ = ["SeededFetch", "seeded"]
 
 
 @contextmanager
@@ -84,31 +82,3 @@ class SeededFetch(Dataset[Any]):
         fetch = getattr(self.dataset, "__getitems__", None)
         samples = list(fetch(index)) if fetch else [self.dataset[i] for i in index]
         return self.collate_fn(samples)
-
-
-def draws_chance(dataset: Dataset[Any], collate_fn: Callable[[list[Any]], Any] | None = None) -> bool:
-    """Find out whether fetching draws random numbers, from a few samples spread over the dataset.
-
-    Args:
-        dataset: The pool, of N samples.
-        collate_fn: Makes a batch of samples; torch's default if None.
-
-    Returns:
-        Whether a global random state moved.
-
-    Example:
-        >>> draws_chance(range(100)), draws_chance(range(100), lambda rows: random.sample(rows, 2))
-        (False, True)
-    """
-    size = len(dataset)  # type: ignore[arg-type]
-    index = [i * size // PROBED for i in range(PROBED)]
-    with seeded(0):
-        before = _position()
-        SeededFetch(dataset, collate_fn, seed=None).__getitems__((0, index))
-        return _position() != before
-
-
-def _position() -> tuple[object, ...]:
-    """Return where the three global generators stand."""
-    numpy_state = [np.asarray(part).tolist() for part in np.random.get_state()]  # noqa: NPY002
-    return random.getstate(), numpy_state, torch.get_rng_state().tolist()

@@ -1,5 +1,6 @@
 """The rows to rehearse, one after the other, in the order that the strategy chooses them."""
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from torch.utils.data import DataLoader
 
 from lightning_mixcd.data.host_copy import HostCopy
 from lightning_mixcd.data.pool import Pool
-from lightning_mixcd.data.seeded import SeededFetch, draws_chance
+from lightning_mixcd.data.pool_fetch import Fetched, PoolFetch, as_it_is, draws_chance
+from lightning_mixcd.data.stream_reader import StreamFetch, StreamReader
+from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.functional.joining import join, n_rows, take_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.strategies.base import Strategy
@@ -88,11 +91,14 @@ class PoolStream:
         self._used = 0  # how many of them are
         self._rows: Any = None
         self._round = 0  # first draw of the round that the strategy draws next
-        self._batches: Iterator[Any] | None = None
+        self._batches: Iterator[Fetched] | None = None
         start = torch.tensor([BEFORE_ALL, -BEFORE_ALL])
         self._notes = [Note(BEFORE_ALL, HostCopy(start), HostCopy(strategy.signal()))]
         self._positions: dict[int, Tensor] = {}
         self._tickets: dict[int, dict[str, Tensor]] = {}
+        self._warned = False  # of a sample that cannot be read
+        self._reader = StreamReader(pool.dataset) if isinstance(pool.dataset, Streams) else None
+        self._readings: dict[int, dict[str, Any]] = {}  # where it stood, by the first draw of a round
 
     def begin(self, rows_per_draw: int) -> None:
         """Fix the size of the draws, before the first row is taken.
@@ -123,6 +129,7 @@ class PoolStream:
 
         Raises:
             ValueError: If a draw is larger than what can be drawn, or the collate function dropped samples.
+            PoolError: If a sample cannot be read, and is not to be skipped or cannot be.
         """
         parts, own = [], self._own_rows
         while n > 0:
@@ -158,9 +165,14 @@ class PoolStream:
         if self._batches is None:
             # The loader must not hold the stream: workers in a reference cycle are stopped late and slowly.
             self._batches = self._fetched(PoolStream._draws(weakref.proxy(self), self._opened))
-        batch = next(self._batches)
+        batch, instead, problem = next(self._batches)
         ticket = self._tickets.pop(self._opened)
-        self._positions = {c: p for c, p in self._positions.items() if c > self._opened - self.pool.round}
+        if instead is not None:
+            ticket = self._ticket(torch.tensor(instead))
+            self._warn(problem)
+        oldest = self._opened - self.pool.round
+        self._positions = {c: p for c, p in self._positions.items() if c > oldest}
+        self._readings = {c: r for c, r in self._readings.items() if c > oldest}
         if n_rows(batch) != self._own_rows:
             raise ValueError(
                 f"`collate_fn` of the pool must keep every sample, got {n_rows(batch)} rows for "
@@ -168,10 +180,19 @@ class PoolStream:
             )
         self._rows = {"batch": batch, "ticket": ticket}
 
-    def _draws(self, first: int) -> Iterator[tuple[int, list[int]]]:
+    def _warn(self, problem: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{problem}; other samples are rehearsed in its place, and of any more like it.", stacklevel=2
+            )
+
+    def _draws(self, first: int) -> Iterator[tuple[int, list[int], list[int]]]:
         while True:
             start, n = self._round, self.pool.round
             self._positions[start] = self.strategy.draw_state()
+            if self._reader is not None:
+                self._readings[start] = self._reader.state_dict()
             generator = torch.Generator().manual_seed(stream_key(self.seed, start))
             signal = self._signal(start)
             index = self.strategy.draw_round(n, self.rows_per_draw, signal=signal, generator=generator)
@@ -179,10 +200,12 @@ class PoolStream:
             self._round += n
             ticket = self._ticket(index.flatten())
             parts = {k: v.view(*index.shape, *v.shape[1:]).unbind() for k, v in ticket.items()}
-            for place, rows in enumerate(index.tolist()):
+            draws = index.tolist()
+            for place, rows in enumerate(draws):
                 if start + place >= first:
                     self._tickets[start + place] = {key: part[place] for key, part in parts.items()}
-                    yield start + place, rows
+                    others = (*draws[place + 1 :], *draws[:place]) if self.pool.unreadable == "skip" else ()
+                    yield start + place, rows, [i for other in others for i in other]
 
     def _signal(self, start: int) -> Tensor | None:
         """Return what the round that begins with draw `start` goes by, and forget what no round will."""
@@ -202,18 +225,25 @@ class PoolStream:
         ticket = {"index": index, **self.strategy.context(index)}
         if self.base_correct is not None:
             ticket["base_correct"] = torch.from_numpy(self.base_correct[index.numpy()])
+        elif self._reader is not None:
+            ticket["base_correct"] = torch.ones(len(index), dtype=torch.bool)
         return ticket
 
-    def _fetched(self, draws: Iterator[tuple[int, list[int]]]) -> Iterator[Any]:
+    def _fetched(self, draws: Iterator[tuple[int, list[int], list[int]]]) -> Iterator[Fetched]:
         pool, seed = self.pool, stream_key(self.seed, self.rank)
-        chance = draws_chance(pool.dataset, pool.collate_fn) if pool.random is None else pool.random
-        fetch = SeededFetch(pool.dataset, pool.collate_fn, seed=seed if chance else None)
+        fetch: PoolFetch | StreamFetch
+        if self._reader is not None:
+            # Streams cannot be tried out.
+            fetch = StreamFetch(pool, self._reader, seed=None if pool.random is False else seed)
+        else:
+            chance = draws_chance(pool) if pool.random is None else pool.random
+            fetch = PoolFetch(pool, seed=seed if chance else None)
         if not pool.num_workers and not self.pin_memory:
             return map(fetch.__getitems__, draws)
         loader = DataLoader(
             fetch,
             batch_sampler=draws,  # type: ignore[arg-type]  # any iterable works; torch asks for lists
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             num_workers=self.pool.num_workers,
             prefetch_factor=self.pool.prefetch_factor,
             pin_memory=self.pin_memory,
@@ -225,13 +255,20 @@ class PoolStream:
     def close(self) -> None:
         """Let the loader's workers go; no rows can be taken afterwards, the state can be read."""
         self._batches = None
+        if self._reader is not None:
+            self._reader.close()
 
     @property
     def place(self) -> Tensor:
         """Where this rank stands: draw opened, rows of it used, first draw of its round, draw state there."""
-        start = max((c for c in self._positions if c <= self._opened), default=0)
+        start = self._start
         position = self._positions[start] if self._positions else self.strategy.draw_state()
         return torch.cat([torch.tensor([self._opened, self._used, start]), position])
+
+    @property
+    def _start(self) -> int:
+        """The first draw of the round that was opened."""
+        return max((c for c in self._positions if c <= self._opened), default=0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what all ranks share; with the `place` of each it is enough to make the same draws again."""
@@ -240,7 +277,13 @@ class PoolStream:
             "world_size": self.world_size,
             "paces": torch.stack([torch.tensor([note.ahead, -note.behind]) for note in self._notes]),
             "signals": [note.signal.get() for note in self._notes],
+            "reading": self._reading(),
         }
+
+    def _reading(self) -> dict[str, Any]:
+        if self._reader is None:
+            return {}
+        return self._readings.get(self._start) or self._reader.state_dict()
 
     def load_state_dict(self, state: dict[str, Any], places: Tensor) -> None:
         """Go on where streams stood when their states were taken; before the first `take`.
@@ -261,12 +304,9 @@ class PoolStream:
         place = places[min(self.rank, len(places) - 1) if same else int(places[:, 0].argmax())]
         self._opened, used, self._round = place[:3].tolist()
         self.strategy.load_draw_state(place[3:])
+        if self._reader is not None:
+            self._reader.load_state_dict(state["reading"], place[3:].tolist())
         if same and self._opened >= 0:
             self._opened -= 1
             self._open_next()
             self._used = used
-
-
-def _as_it_is(batch: object) -> object:
-    """Return what `SeededFetch` has collated already."""
-    return batch

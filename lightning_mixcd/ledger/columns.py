@@ -166,7 +166,8 @@ def _check_name(name: str) -> None:
 def _check_values(name: str, array: Array, fitted: Array, index: Sequence[int] | Array) -> None:
     rule = f"must fit into {fitted.dtype}; record a wider type"
     if name == "loss":
-        wrong, rule = ~np.isfinite(fitted), "must be finite; compute it in float32, or mend that sample"
+        wrong = ~np.isfinite(fitted)
+        rule = "must be finite; compute it in float32, or mend that sample or its label"
     elif fitted.dtype.kind == "f":
         wrong = np.isinf(fitted) & np.isfinite(array)
     else:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import nn
@@ -183,16 +183,19 @@ class Ledger:
             check_model=self._check_model,
         )
 
-    def verify_pool(self, pool: Dataset[Any] | Sequence[Any]) -> None:
+    def verify_pool(
+        self, pool: Dataset[Any] | Sequence[Any], *, unreadable: Literal["raise", "skip"] = "raise"
+    ) -> None:
         """Refuse a pool that is not the one the ledger was made from.
 
         Args:
             pool: Map-style dataset or list of N samples; some of them are read, see `fingerprint_pool`.
+            unreadable: What to do where the pool raises an error for one of these: "raise", or "skip" it.
 
         Raises:
             LedgerError: If size or content differ.
         """
-        given = fingerprint_pool(pool)
+        given = fingerprint_pool(pool, unreadable=unreadable)
         recorded = self._plan.pool or {"size": self.size, "structure": None, "values": None}
         if difference := pool_difference(recorded, given):
             raise LedgerError(

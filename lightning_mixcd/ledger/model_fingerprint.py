@@ -22,7 +22,8 @@ def fingerprint_model(module: nn.Module) -> Document:
 
     Tensors of up to 4096 elements are read in full, larger ones at up to 4096 evenly strided places; a change
     confined to places between is not seen. Device, memory format and `torch.compile` make no difference. The
-    content of tensors on the meta device is left out.
+    content of tensors on the meta device is left out. Where tensors are sharded, all processes must come here
+    together.
 
     Args:
         module: The base model.
@@ -83,7 +84,9 @@ def _describe(tensor: Tensor) -> Document:
 
 def _digest(tensor: Tensor) -> str:
     stride = _stride(tensor.numel(), tensor.shape[-1] if tensor.ndim else 1)
-    places = tensor.detach().reshape(-1)[::stride]
+    # A `DTensor` is gathered from the processes that hold its shards.
+    whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    places = whole.detach().reshape(-1)[::stride]
     return hashlib.blake2b(tensor_bytes(places), digest_size=8).hexdigest()
 
 

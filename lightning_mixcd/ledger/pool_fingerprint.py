@@ -3,13 +3,14 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
-from lightning_mixcd.ledger.digest import digest_sample
+from lightning_mixcd.errors import PoolError, unreadable_sample
+from lightning_mixcd.ledger.digest import Digest, digest_sample
 from lightning_mixcd.ledger.documents import Document
 
 __all__ = ["fingerprint_pool", "pool_difference"]
@@ -17,9 +18,13 @@ __all__ = ["fingerprint_pool", "pool_difference"]
 _PROBES = 64
 # A pool of fewer samples is read more than twice, so that a coin-flip augmentation is noticed there too.
 _LEAST_READS = 128
+# Of a sample that cannot be read; compared with nothing.
+_UNREAD = Digest("", "")
 
 
-def fingerprint_pool(pool: Dataset[Any] | Sequence[Any]) -> Document:
+def fingerprint_pool(
+    pool: Dataset[Any] | Sequence[Any], *, unreadable: Literal["raise", "skip"] = "raise"
+) -> Document:
     """Fingerprint a pool by its size and up to 64 evenly spaced samples.
 
     Every probed sample is read at least twice. If one of them differs between reads, a random transform is at
@@ -28,6 +33,7 @@ def fingerprint_pool(pool: Dataset[Any] | Sequence[Any]) -> Document:
 
     Args:
         pool: Map-style dataset or list of N samples.
+        unreadable: What to do where the pool raises an error for a probed sample: "raise", or "skip" it.
 
     Returns:
         JSON-able: `size`; `structure` and `values`, each a digest per probed sample or None.
@@ -35,6 +41,7 @@ def fingerprint_pool(pool: Dataset[Any] | Sequence[Any]) -> Document:
     Raises:
         TypeError: If the pool has no length or cannot be indexed.
         ValueError: If the pool is empty.
+        PoolError: If a probed sample cannot be read.
 
     Example:
         >>> pool = [(torch.tensor([i]), i % 2) for i in range(100)]
@@ -46,7 +53,7 @@ def fingerprint_pool(pool: Dataset[Any] | Sequence[Any]) -> Document:
     probes = _probed_indices(size)
     with keep_global_rng():
         n_reads = max(2, _LEAST_READS // len(probes))
-        reads = [[digest_sample(pool[index]) for index in probes] for _ in range(n_reads)]
+        reads = [[_digest(pool, index, unreadable) for index in probes] for _ in range(n_reads)]
     return {
         "size": size,
         "structure": _stable([[digest.structure for digest in read] for read in reads]),
@@ -71,7 +78,7 @@ def pool_difference(recorded: Document, given: Document) -> str | None:
         if recorded[aspect] is None or given[aspect] is None:
             continue
         pairs = zip(_probed_indices(recorded["size"]), recorded[aspect], given[aspect], strict=True)
-        changed = [index for index, before, now in pairs if before != now]
+        changed = [index for index, before, now in pairs if before != now and before and now]
         if changed:
             return (
                 f"{label}: {len(changed)} of {len(given[aspect])} probed samples differ, "
@@ -114,6 +121,16 @@ def _size_of(pool: Any) -> int:  # noqa: ANN401 - refuses what is no pool
     if len(pool) == 0:
         raise ValueError("`pool` must hold at least one sample, got 0. Check its path, split or filter.")
     return len(pool)
+
+
+def _digest(pool: Any, index: int, unreadable: str) -> Digest:  # noqa: ANN401 -- see `_size_of`
+    try:
+        sample = pool[index]
+    except Exception as error:
+        if unreadable == "skip":
+            return _UNREAD
+        raise PoolError(unreadable_sample(index, pool, error)) from error
+    return digest_sample(sample)
 
 
 # Evenly spread, first and last sample included.

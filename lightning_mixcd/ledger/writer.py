@@ -13,7 +13,7 @@ from lightning_mixcd.ledger.columns import Array, as_array, fit_column
 from lightning_mixcd.ledger.header import write_header
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.ledger.plan import make_plan
-from lightning_mixcd.ledger.recording import Recording, open_recording, remove_progress
+from lightning_mixcd.ledger.recording import Recording, close_recording, open_recording
 
 __all__ = ["LedgerWriter"]
 
@@ -28,7 +28,7 @@ class LedgerWriter:
 
     Space for every row is claimed at the start. Rows may come in any order and more than once (the last
     counts). A row survives a crash once `flush` has returned, which `write` calls every half minute, or every
-    four million rows if that is sooner. One process writes a folder at a time.
+    four million rows if that is sooner. One process writes a folder at a time; another is kept out.
 
     Args:
         path: The folder; made if missing.
@@ -39,7 +39,8 @@ class LedgerWriter:
         model: Of `fingerprint_model`; None if not known yet (see `finish`), or not to be verified later.
 
     Raises:
-        LedgerError: If the folder holds a finished ledger, a recording of something else, or other files.
+        LedgerError: If the folder holds a finished ledger, a recording of something else, or other files, or
+            another process is recording into it.
         ValueError: If size or columns cannot be.
         OSError: If the disk is too full; what was there before stays as it was.
 
@@ -145,7 +146,7 @@ class LedgerWriter:
             LedgerError: If rows are missing, or the ledger is finished.
             ValueError: If `forwards` is negative.
         """
-        self._unfinished()
+        lock = self._unfinished().lock
         if forwards < 0:
             raise ValueError(f"`forwards` must be at least 0, got {forwards}. Pass 0 if recording cost none.")
         self._check_complete()
@@ -156,7 +157,7 @@ class LedgerWriter:
         write_header(self._path, plan, forwards)
         # Unmapped before the mask is deleted, which some systems refuse otherwise.
         self._recording = None
-        remove_progress(self._path)
+        close_recording(self._path, lock)
         return Ledger.open(self._path, verify=False)
 
     def _check_complete(self) -> None:

@@ -9,11 +9,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_mixcd.functional._chunks import Bins, bin_dtype, bin_sizes, chunks, places
+from lightning_mixcd.functional._coding import MOST_SAMPLES, pool_index, stream_of
 from lightning_mixcd.functional.sampling import choose_bins, permute, stream_key
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies.base import Strategy
 
-__all__ = ["NEVER", "BinnedStrategy", "Shuffles", "some_correct"]
+__all__ = ["NEVER", "BinnedStrategy", "InOrder", "Shuffles", "some_correct"]
 
 NEVER = -1
 BLOCK = 1024
@@ -83,6 +84,10 @@ class Shuffles:
         index[bins.argsort(axis=None, kind="stable")] = taken
         return index.reshape(bins.shape)
 
+    def bins_of(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the bin of each of these pool samples."""
+        return self.bins[index].astype(np.int64)
+
     def _read(self, bin_: int, position: int, n: int) -> list[int]:
         """Return up to `n` samples from a position of the endless order, within one block of one pass."""
         pass_, place = divmod(position, int(self.sizes[bin_]))
@@ -99,6 +104,26 @@ class Shuffles:
         return index
 
 
+class InOrder:
+    """The samples of streams, one per bin, in the order in which they come.
+
+    Args:
+        n_bins: Number of streams, K.
+    """
+
+    def __init__(self, n_bins: int) -> None:
+        self.position = np.zeros(n_bins, dtype=np.int64)
+
+    def fill(self, bins: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the next samples of these bins, row by row, `(D, n)`."""
+        flat = bins.ravel()
+        return pool_index(flat, places(flat, self.position)).reshape(bins.shape)
+
+    def bins_of(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the stream of each of these pool samples."""
+        return stream_of(index)
+
+
 class BinnedStrategy(Strategy):
     """Draws bins with given probabilities, and samples of a bin without replacement until it is used up."""
 
@@ -112,9 +137,17 @@ class BinnedStrategy(Strategy):
 
     @override
     def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:
-        self._shuffles = Shuffles(*self.assign(n_pool, ledger), seed=seed)
-        self.sizes = torch.from_numpy(self._shuffles.sizes)
+        shuffles = Shuffles(*self.assign(n_pool, ledger), seed=seed)
+        self._samples: Shuffles | InOrder = shuffles
+        self.sizes = self._room = torch.from_numpy(shuffles.sizes)
         self.n_available = int(self.sizes.sum())
+
+    @override
+    def setup_streams(self, sizes: Tensor, *, seed: int) -> None:
+        self._samples = InOrder(len(sizes))
+        # A stream that ends begins anew.
+        self.sizes, self._room = sizes, torch.full((len(sizes),), MOST_SAMPLES)
+        self.n_available = MOST_SAMPLES
 
     @override
     def select(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -125,12 +158,12 @@ class BinnedStrategy(Strategy):
         self, n_draws: int, n: int, *, signal: Tensor | None, generator: torch.Generator
     ) -> Tensor:
         q = self.probabilities(signal)
-        bins = choose_bins(q, self.sizes, n, n_draws=n_draws, generator=generator)
-        return torch.from_numpy(self._shuffles.fill(bins.numpy()))
+        bins = choose_bins(q, self._room, n, n_draws=n_draws, generator=generator)
+        return torch.from_numpy(self._samples.fill(bins.numpy()))
 
     @override
     def draw_state(self) -> Tensor:
-        return torch.from_numpy(self._shuffles.position.copy())
+        return torch.from_numpy(self._samples.position.copy())
 
     @override
     def load_draw_state(self, state: Tensor) -> None:
@@ -139,8 +172,8 @@ class BinnedStrategy(Strategy):
                 f"The checkpoint was made with {len(state)} bins, this run has {len(self.sizes)}. "
                 "Resume with the same pool, ledger and partition."
             )
-        self._shuffles.position = state.numpy().copy()
+        self._samples.position = state.numpy().copy()
 
     def bins_of(self, index: Tensor) -> Tensor:
         """Return the bin of each of these pool samples, int64, `(R,)`."""
-        return torch.from_numpy(self._shuffles.bins[index.numpy()].astype(np.int64))
+        return torch.from_numpy(self._samples.bins_of(index.numpy()))

@@ -56,6 +56,23 @@ class Strategy(ABC):
             seed: Seed of whatever is shuffled once for the run.
         """
 
+    def setup_streams(self, sizes: Tensor, *, seed: int) -> None:  # noqa: ARG002 -- see the error
+        """Get ready to draw from `Streams`, whose samples have no index of their own; instead of `setup`.
+
+        A sample's pool index is then made of its stream and its position in it.
+
+        Args:
+            sizes: How many samples each stream stands for, in any unit, float64, `(K,)`.
+            seed: Seed of whatever is shuffled once for the run.
+
+        Raises:
+            ValueError: If the strategy picks single samples of the pool, as most do.
+        """
+        raise ValueError(
+            f"`pool` must be map-style for {type(self).__name__}, got `Streams`. Those that draw by bin can "
+            "rehearse these: MixCD, Uniform, UniformCorrect, ClassBalanced."
+        )
+
     @abstractmethod
     def select(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
         """Choose the samples of one draw.

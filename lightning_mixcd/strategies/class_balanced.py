@@ -15,7 +15,8 @@ __all__ = ["ClassBalanced"]
 class ClassBalanced(BinnedStrategy):
     """Every class alike, every sample of a class alike: P(i) is proportional to 1 / size of the class of i.
 
-    A class that is used up within one draw leaves its share to the others.
+    A class that is used up within one draw leaves its share to the others. Of `Streams`, each is a class, and
+    there is no partition.
 
     Args:
         partition: What counts as a class; `ByColumn("source")` balances sources.
@@ -32,12 +33,21 @@ class ClassBalanced(BinnedStrategy):
 
     def __init__(self, partition: Partition | None = None) -> None:
         self.partition = partition or ByLabel()
+        self._partition_given = partition is not None
 
     @override
     def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
         assert ledger is not None  # noqa: S101 -- promised by `needs_ledger`
         bins = self.partition.bins(ledger)
         return bins, int(bins.max()) + 1
+
+    @override
+    def setup_streams(self, sizes: Tensor, *, seed: int) -> None:
+        if self._partition_given:
+            raise ValueError(
+                f"`partition` must be left out for `Streams`, got {self.partition!r}. Each stream is a class."
+            )
+        super().setup_streams(sizes, seed=seed)
 
     @override
     def probabilities(self, signal: Tensor | None) -> Tensor:

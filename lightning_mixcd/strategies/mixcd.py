@@ -28,6 +28,8 @@ class MixCD(BinnedStrategy):
     samples uniformly within the bin; train on them; whichever of them that same forward pass got wrong is
     damaged, and updates $\hat\alpha$. No sample is ever forwarded only to be looked at.
 
+    Of `Streams`, each is a bin, and there is no partition.
+
     Bai et al., arXiv:2402.08096. What its text leaves open is an option here; see the card.
 
     Args:
@@ -70,6 +72,7 @@ class MixCD(BinnedStrategy):
         if not 0 <= wrong_share < 1:
             raise ValueError(f"`wrong_share` must be a share in [0, 1), got {wrong_share}. The default is 0.")
         self.partition = ByLossQuantile(10) if partition is None else partition
+        self._partition_given = partition is not None
         self.estimator = DecayedBeta() if estimator is None else estimator
         if not isinstance(self.partition, Partition):
             raise TypeError(
@@ -91,6 +94,18 @@ class MixCD(BinnedStrategy):
         n_bins = self.n_bins + keep_wrong
         wrong = bin_dtype(n_bins).type(self.n_bins if keep_wrong else NEVER)
         return np.where(ledger.correct, bins, wrong), n_bins
+
+    @override
+    def setup_streams(self, sizes: Tensor, *, seed: int) -> None:
+        if self._partition_given or self.wrong_share > 0:
+            raise ValueError(
+                "`partition` and `wrong_share` must be left out for `Streams`, got "
+                f"MixCD(partition={self.partition!r}, wrong_share={self.wrong_share}). Each stream is a bin, "
+                "and gives base-correct samples only."
+            )
+        super().setup_streams(sizes, seed=seed)
+        self.n_bins = len(sizes)
+        self.estimator.reset(self.n_bins)
 
     @override
     def probabilities(self, signal: Tensor | None) -> Tensor:

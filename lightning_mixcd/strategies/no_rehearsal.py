@@ -25,5 +25,9 @@ class NoRehearsal(Strategy):
         """Need nothing."""
 
     @override
+    def setup_streams(self, sizes: Tensor, *, seed: int) -> None:
+        """Need nothing."""
+
+    @override
     def select(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
         return torch.zeros(0, dtype=torch.int64)

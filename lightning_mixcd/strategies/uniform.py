@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from lightning_mixcd.functional._chunks import Bins
@@ -14,6 +13,8 @@ __all__ = ["Uniform", "UniformCorrect"]
 
 class Uniform(BinnedStrategy):
     """Every pool sample alike: experience replay, the control that is hard to beat.
+
+    Of `Streams`, in proportion to their sizes.
 
     Example:
         >>> strategy = Uniform()
@@ -27,15 +28,15 @@ class Uniform(BinnedStrategy):
         return np.zeros(n_pool, dtype=np.int8), 1
 
     @override
-    def probabilities(self, signal: Tensor | None) -> Tensor:
-        return torch.ones(1)
+    def probabilities(self, signal: torch.Tensor | None) -> torch.Tensor:
+        return self.sizes / self.sizes.sum()
 
 
 class UniformCorrect(BinnedStrategy):
     """Every base-correct pool sample alike.
 
     A sample that the base model had wrong cannot be damaged; leaving these out is half of the idea of mix-cd,
-    and this control has only that half.
+    and this control has only that half. Of `Streams`, in proportion to their sizes.
 
     Raises:
         ValueError: If the ledger has no correct sample.
@@ -54,5 +55,5 @@ class UniformCorrect(BinnedStrategy):
         return np.where(some_correct(ledger).correct, np.int8(0), np.int8(NEVER)), 1
 
     @override
-    def probabilities(self, signal: Tensor | None) -> Tensor:
-        return torch.ones(1)
+    def probabilities(self, signal: torch.Tensor | None) -> torch.Tensor:
+        return self.sizes / self.sizes.sum()

@@ -168,10 +168,10 @@ def test_fetching_leaves_the_global_random_state_alone():
 
 def test_two_ranks_share_an_epoch():
     class Half:
-        world_size, ckpt_path, limit_train_batches = 2, None, 1.0
+        ckpt_path, limit_train_batches = None, 1.0
 
         def __init__(self, rank):
-            self.global_rank = rank
+            self.distributed_sampler_kwargs = {"num_replicas": 2, "rank": rank}
             self.fit_loop = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu").fit_loop
 
     parts = [list(ResumableOrder(finetune(), Half(rank), batch_size=4)) for rank in range(2)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mixcd.data.seeded import SeededFetch, draws_chance, seeded
+from lightning_mixcd.data.seeded import SeededFetch, seeded
 
 
 def three():
@@ -75,32 +75,6 @@ def test_draw_and_seed_decide_augmentation_and_collation(dataset):
 def test_default_collation_is_torchs():
     batch = SeededFetch([1.0, 2.0, 3.0], seed=0).__getitems__((0, [2, 0]))
     assert batch.tolist() == [3, 1]
-
-
-class OneDraw:
-    """Draws a single number from one of the three generators."""
-
-    def __init__(self, draw):
-        self.draw = draw
-
-    def __len__(self):
-        return 100
-
-    def __getitem__(self, i):
-        return self.draw()
-
-
-@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(()).item()])
-def test_a_single_random_number_is_noticed_and_leaves_no_trace(draw):
-    before = global_states()
-    assert draws_chance(OneDraw(draw))
-    assert draws_chance(OneDraw(lambda: 1), lambda rows: [draw() for _ in rows])
-    assert not draws_chance(OneDraw(lambda: 1))
-    assert global_states() == before
-
-
-def test_probing_works_on_pools_smaller_than_the_probe():
-    assert not draws_chance([1.0, 2.0])
 
 
 def test_without_a_seed_nothing_is_seeded():

@@ -1,78 +1,49 @@
-"""Two processes on the CPU: one global draw shared out, one set of rates, one ledger, exact resume."""
+"""Processes on the CPU: one global draw shared out, one set of rates, one ledger, exact resume."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
+import math
 
 import pytest
 from torch.utils.data import DataLoader
 
 from lightning_mixcd import Ledger, MixCD, Pool, RehearsalCallback
+from tests.integration.ddp_process import CASES, N_BATCHES
+from tests.integration.launching import together
+from tests.integration.one_process import (
+    LAG,
+    OneProcess,
+    assert_shared_out,
+    drawn,
+    in_order,
+    n_opened,
+    ours,
+    share_of,
+)
 from tests.toys import N_POOL, POOL_IDS, Toy, finetune, ledger, pool, rehearsed, trainer
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where both processes wrote; run once, also where tests run side by side."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "two_processes"
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        deadline = time.monotonic() + 300
-        while not (folder / "told.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-    else:
-        told = run_two_processes(folder)
-        (folder / "part").write_text(json.dumps(told))
-        (folder / "part").rename(folder / "told.json")
-    codes, told = json.loads((folder / "told.json").read_text())
-    assert codes == [0, 0], "\n".join(told)
-    return folder
-
-
-def run_two_processes(folder):
-    """Exit codes and what was printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "NODE_RANK": "0",
-        "OMP_NUM_THREADS": "1",
-    }
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.two_processes", str(folder)],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, **settings, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    told = [child.communicate(timeout=300)[0] for child in children]
-    return [child.returncode for child in children], told
+def launched(tmp_path_factory):
+    return together(tmp_path_factory, "ddp_process", 4)
 
 
 @pytest.fixture(scope="module")
-def ranks(folder):
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+def folder(launched):
+    return launched[0]
+
+
+@pytest.fixture(scope="module")
+def four(launched):
+    return launched[1]
+
+
+@pytest.fixture(scope="module")
+def ranks(four):
+    return four[:2]
 
 
 RUNS = ["recording", "again", "workers", "oracle", "mixcd whole", "oracle whole"]
-
-
-def drawn(run):
-    return [[i - POOL_IDS for i in step if i >= POOL_IDS] for step in run["seen"]]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -89,11 +60,7 @@ def test_ranks_agree_on_rates_weights_and_logged_values(ranks, name):
     assert one["rates"] == two["rates"]
     assert one["weights"] == two["weights"]
     assert one["units"] == two["units"]
-    ours = [
-        [(step, {k: v for k, v in row.items() if k.startswith("rehearsal/")}) for step, row in run["logged"]]
-        for run in (one, two)
-    ]
-    assert ours[0] == ours[1]
+    assert ours(one) == ours(two)
 
 
 def test_ranks_together_draw_what_one_process_draws_of_twice_the_rows(ranks):
@@ -165,3 +132,126 @@ def test_resumed_run_is_the_uninterrupted_one(ranks, name, step):
 def test_what_was_counted_before_the_checkpoint_is_not_the_first_process_alone(ranks):
     # The cases above would not notice if the second process had nothing to add.
     assert all(rank["mixcd whole"]["damaged"][4] for rank in ranks)
+
+
+def on_all(four, name):
+    return [rank[name] for rank in four if name in rank]
+
+
+def step_share(name):
+    """What a batch is of an optimizer step; the last of an epoch ends one that may have fewer."""
+    n = CASES[name].get("accumulate", 1)
+    rest = N_BATCHES % n
+    return lambda batch: 1 / (rest if batch % N_BATCHES >= N_BATCHES - rest else n)
+
+
+def rows_per_draw(name, n):
+    """What the ranks' first batches may need, rounded up on each."""
+    return sum(math.ceil(CASES[name]["mix_ratio"] * CASES[name]["rows"](rank, 0)) for rank in range(n))
+
+
+def one_process(name, n, runs, **given):
+    """One process that has seen what all ranks have, and the last draw that any of them has opened."""
+    one = OneProcess(rows_per_draw(name, n))
+    return one, one.follow(runs, steps=step_share(name), **given)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("name", CASES)
+class TestAnyBatches:
+    def test_all_steps_are_made(self, four, name, n):
+        runs = on_all(four, f"{n}: {name}")
+        assert len(runs) == n
+        for rank, run in enumerate(runs):
+            sizes = [CASES[name]["rows"](rank, b) for b in range(N_BATCHES)] * 2
+            assert [sum(i < POOL_IDS for i in step) for step in run["seen"]] == sizes
+
+    def test_ranks_together_make_the_draws_of_one_process(self, four, name, n):
+        runs = on_all(four, f"{n}: {name}")
+        one, _ = one_process(name, n, runs)
+        assert_shared_out(runs, one)
+
+    def test_no_sample_comes_twice_in_a_draw(self, four, name, n):
+        runs, size = on_all(four, f"{n}: {name}"), rows_per_draw(name, n)
+        parts = [
+            [in_order(run)[c : c + own] for c in range(0, len(in_order(run)), own)]
+            for run, own in ((run, share_of(rank, n, size)) for rank, run in enumerate(runs))
+        ]
+        for draw in zip(*parts, strict=False):
+            rows = [i for part in draw for i in part]
+            assert len(rows) == len({*rows})
+
+    def test_ranks_learn_what_one_process_learns(self, four, name, n):
+        runs = on_all(four, f"{n}: {name}")
+        one, _ = one_process(name, n, runs)
+        assert one.rates[-1] != one.rates[0]
+        for run in runs:
+            assert run["rates"] == one.rates
+
+    def test_ranks_log_the_same(self, four, name, n):
+        runs = on_all(four, f"{n}: {name}")
+        assert ours(runs[0])
+        for run in runs[1:]:
+            assert ours(run) == ours(runs[0])
+            assert run["weights"] == runs[0]["weights"]
+
+    def test_compute_units_are_those_of_all(self, four, name, n):
+        runs = on_all(four, f"{n}: {name}")
+        units = [3 * sum(len(run["seen"][b]) for run in runs) for b in range(2 * N_BATCHES)]
+        assert [run["units"] for run in runs] == [sum(units)] * n
+        if "accumulate" not in CASES[name]:
+            logged = [(step, row["rehearsal/compute_units"]) for step, row in ours(runs[0]) if row]
+            assert logged == [(step, sum(units[: step + 1])) for step in range(1, 2 * N_BATCHES, 2)]
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_some_rank_rehearses_nothing_in_some_steps(four, n):
+    # "few rows" is about that.
+    runs = on_all(four, f"{n}: few rows")
+    n_rows = [[len(run["rows"][b]) for run in runs] for b in range(2 * N_BATCHES)]
+    assert any(min(step) == 0 < max(step) for step in n_rows)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_ranks_with_longer_batches_run_ahead(four, n):
+    # "uneven" is about that.
+    opened = n_opened(on_all(four, f"{n}: uneven"), rows_per_draw("uneven", n))
+    assert max(opened) > min(opened) + LAG
+
+
+class Resumed:
+    """An epoch with some number of processes, and the next with another."""
+
+    def __init__(self, four, before, after):
+        self.old, self.new = on_all(four, f"{before}: uneven"), on_all(four, f"{before} to {after}")
+        self.one, self.last = one_process("uneven", before, self.old, n_batches=N_BATCHES)
+        self.one.follow(self.new, first=self.last + 1)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 2), (2, 1)])
+class TestOtherNumberOfProcesses:
+    def test_the_global_draws_go_on(self, four, before, after):
+        run = Resumed(four, before, after)
+        assert len(run.new) == after
+        assert_shared_out(run.new, run.one, first=run.last + 1)
+
+    def test_nothing_learnt_is_lost(self, four, before, after):
+        run = Resumed(four, before, after)
+        for resumed in run.new:
+            assert resumed["rates"] == run.one.rates[N_BATCHES:]
+
+    def test_compute_units_go_on(self, four, before, after):
+        run = Resumed(four, before, after)
+        rows = [len(step) for old in run.old for step in old["seen"][:N_BATCHES]]
+        rows += [len(step) for new in run.new for step in new["seen"]]
+        assert [new["units"] for new in run.new] == [3 * sum(rows)] * after
+
+
+def test_ranks_with_uneven_batches_resume_exactly(four):
+    run = Resumed(four, 2, 2)
+    for whole, resumed in zip(run.old, run.new, strict=True):
+        assert resumed["seen"] == whole["seen"][N_BATCHES:]
+        assert resumed["rates"] == whole["rates"][N_BATCHES:]
+        assert resumed["weights"] == whole["weights"]
+        assert resumed["units"] == whole["units"]
+        assert ours(resumed) == [row for row in ours(whole) if row[0] >= N_BATCHES]

@@ -58,6 +58,7 @@ def record_and_kill(path, n_flushes):
 def test_killed_recordings_go_on_where_they_stopped(tmp_path):
     path, reported = tmp_path / "a", 0
     for n_flushes in (3, 11):
+        writer = None  # lets go of the folder
         before, reported = reported, record_and_kill(path, n_flushes)
         writer = LedgerWriter(path, SIZE, columns=COLUMNS, pool=None, model=None)
         assert before < reported <= writer.n_recorded < SIZE

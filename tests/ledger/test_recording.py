@@ -114,7 +114,7 @@ def test_a_full_disk_at_the_start_gives_its_space_back(tmp_path, monkeypatch, af
             make_writer(tmp_path / "a")
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(tmp_path / "a")
-    assert [file.name for file in (tmp_path / "a").iterdir()] == ["partial.json"]
+    assert {file.name for file in (tmp_path / "a").iterdir()} == {"partial.json", "recording.lock"}
     assert count_recorded(tmp_path / "a") == (0, SIZE)
     assert_true_content(complete(tmp_path / "a"))
 
@@ -141,7 +141,7 @@ def test_a_crash_at_the_start_leaves_no_litter_behind(tmp_path, monkeypatch):
     assert (tmp_path / "a" / "features.npy").exists()
     make_writer(tmp_path / "a", columns={})
     names = {file.name for file in (tmp_path / "a").iterdir()}
-    assert names == {"partial.json", "recorded.npy", "correct.npy", "loss.npy"}
+    assert names == {"partial.json", "recorded.npy", "recording.lock", "correct.npy", "loss.npy"}
 
 
 def test_a_full_disk_elsewhere_does_no_harm_to_a_recording_under_way(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 
 from lightning_mixcd import Pool, RehearsalCallback, RehearsalDataModule, record
 from lightning_mixcd.resume import ExactResume, newest_checkpoint
-from tests.soak.chancy import STRATEGIES, Chancy, ChancyFinetune
+from tests.soak.chancy import STRATEGIES, Chancy, ChancyFinetune, Noisy
 from tests.toys import N_POOL, POOL_IDS, pool, trainer, weights
 
 COPIES = 10
@@ -100,7 +100,7 @@ def train(folder: Path, case: Case, attempt: int, rank: int) -> None:
     rehearsal = RehearsalCallback(STRATEGIES[case.strategy](), seed=3)
     data = RehearsalDataModule(
         ChancyFinetune(batch_size=4, shuffle=True, num_workers=case.n_workers),
-        Pool(large_pool(), num_workers=case.n_workers),
+        Pool(Noisy(large_pool()), num_workers=case.n_workers),
         ledger=folder / "base.ledger",
         mix_ratio=0.4,
         order_seed=11,

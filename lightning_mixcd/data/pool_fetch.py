@@ -1,0 +1,133 @@
+"""Fetching pool samples, some of which may be unreadable."""
+
+import random
+from collections.abc import Collection
+from itertools import cycle
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.seeded import SeededFetch, seeded
+from lightning_mixcd.errors import PoolError, unreadable_sample
+
+__all__ = ["Fetched", "PoolFetch", "as_it_is", "draws_chance"]
+
+PROBED = 16
+
+
+class Fetched(NamedTuple):
+    """What came of a request.
+
+    Args:
+        batch: The samples, collated.
+        instead: Pool indices of its rows, where they are not the ones asked for; otherwise None.
+        problem: Why they are not.
+    """
+
+    batch: Any
+    instead: list[int] | None = None
+    problem: str = ""
+
+
+class PoolFetch(Dataset[Any]):
+    """Fetches the samples of a draw, in a worker or not, and finds out which of them cannot be read.
+
+    Where fetching fails, every sample is read by itself. With `Pool(unreadable="skip")` the others of the
+    draw take turns in the places of those that fail, or the spare ones if all fail; what is fetched depends
+    on nothing else.
+
+    Args:
+        pool: The pool.
+        seed: Seed of the run on this rank; None where nothing draws random numbers.
+
+    Example:
+        >>> PoolFetch(Pool("abc", collate_fn=list), seed=0).__getitems__((5, [2, 0], [])).batch
+        ['c', 'a']
+    """
+
+    def __init__(self, pool: Pool, *, seed: int | None) -> None:
+        self.pool = pool
+        self._fetch = SeededFetch(pool.dataset, pool.collate_fn, seed=seed)
+        self._try = SeededFetch(pool.dataset, as_it_is, seed=0)
+
+    def __getitems__(self, request: tuple[int, list[int], list[int]]) -> Fetched:
+        """Return the samples of a draw.
+
+        Args:
+            request: Number of the draw, the pool indices to fetch, and spare ones.
+
+        Returns:
+            The samples.
+
+        Raises:
+            PoolError: If a sample cannot be read, and is not to be skipped or none can take its place.
+        """
+        draw, index, spare = request
+        try:
+            return Fetched(self._fetch.__getitems__((draw, index)))
+        except Exception:  # noqa: BLE001 -- whatever a dataset may raise
+            failed = self._failed(index)
+        if not failed:  # collating failed, and will again; or reading did, for a moment
+            return Fetched(self._fetch.__getitems__((draw, index)))
+        first, cause = next(iter(failed.items()))
+        skip = self.pool.unreadable == "skip"
+        readable = self._readable(index, spare, failed) if skip else []
+        if not readable:
+            also = f" So did the {len(index) + len(spare) - 1} others tried in its place." if skip else ""
+            raise PoolError(unreadable_sample(first, self.pool.dataset, cause) + also) from cause
+        turns = cycle(readable)
+        index = [next(turns) if i in failed else i for i in index]
+        problem = f"Pool index {first} cannot be read ({cause!r})"
+        return Fetched(self._fetch.__getitems__((draw, index)), index, problem)
+
+    def _readable(self, index: list[int], spare: list[int], failed: Collection[int]) -> list[int]:
+        readable = [i for i in index if i not in failed]
+        if readable:
+            return readable
+        failed = self._failed(spare)
+        return [i for i in spare if i not in failed]
+
+    def _failed(self, index: list[int]) -> dict[int, Exception]:
+        found = {}
+        for i in index:
+            try:
+                self._try.__getitems__((0, [i]))
+            except Exception as error:  # noqa: BLE001 -- likewise
+                found[i] = error
+        return found
+
+
+def draws_chance(pool: Pool) -> bool:
+    """Find out whether fetching draws random numbers, from a few samples spread over the pool.
+
+    Args:
+        pool: The pool, of N samples.
+
+    Returns:
+        Whether a global random state moved.
+
+    Example:
+        >>> draws_chance(Pool(range(100)))
+        False
+        >>> draws_chance(Pool(range(100), collate_fn=lambda rows: random.sample(rows, 2)))
+        True
+    """
+    index = [i * len(pool) // PROBED for i in range(PROBED)]
+    with seeded(0):
+        before = _position()
+        PoolFetch(pool, seed=None).__getitems__((0, index, []))
+        return _position() != before
+
+
+def as_it_is(batch: object) -> object:
+    """Return what was collated already."""
+    return batch
+
+
+def _position() -> tuple[object, ...]:
+    """Return where the three global generators stand."""
+    numpy_state = [np.asarray(part).tolist() for part in np.random.get_state()]  # noqa: NPY002
+    return random.getstate(), numpy_state, torch.get_rng_state().tolist()

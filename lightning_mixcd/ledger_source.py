@@ -1,0 +1,116 @@
+"""Where a session has its ledger from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.streams import Streams
+from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.ledger import Ledger, fingerprint_model
+from lightning_mixcd.probe import Probe
+from lightning_mixcd.record import open_if_recorded, record_with
+from lightning_mixcd.strategies import Strategy
+
+__all__ = ["LedgerSource"]
+
+
+class LedgerSource:
+    """Opens a ledger in `setup`; compares it with the module, or records it, when `fit` starts.
+
+    Args:
+        given: The ledger, or its folder, or None.
+        pool: The samples that it is of.
+        strategy: What rehearses, and may need it.
+        trainer: The trainer.
+        module: The module, with its weights as they come.
+
+    Raises:
+        ValueError: If a ledger is needed and not given, or given for a pool that can have none.
+        LedgerError: If the ledger is damaged or of another pool.
+    """
+
+    def __init__(
+        self,
+        given: Ledger | str | Path | None,
+        pool: Pool,
+        strategy: Strategy,
+        trainer: Trainer,
+        module: LightningModule,
+    ) -> None:
+        self._given, self._pool, self._trainer, self._module = given, pool, trainer, module
+        self.ledger = self._opened(strategy)
+        # Of the weights as they come; later they are converted to the precision of training.
+        self._builds_later = any(is_overridden(name, module) for name in ("setup", "configure_model"))
+        self._fingerprint = None if self._builds_later else fingerprint_model(module)
+        self._doubt = self._doubts()
+
+    def checked(self, probe: Probe, *, resumed: bool) -> Ledger | None:
+        """Return the ledger, now that the module is built, converted and on its device.
+
+        Args:
+            probe: Looks at the module.
+            resumed: Whether a run is continued, so that the weights are no longer the base model's.
+
+        Returns:
+            The ledger; None where none was asked for.
+
+        Raises:
+            LedgerError: If the ledger is of another base model, or missing when it can no longer be made.
+        """
+        # Where the weights are what they were in `setup`, they were fingerprinted before any conversion.
+        late = self._builds_later or self._trainer.ckpt_path is not None
+        if self.ledger is None and self._given is not None:
+            model = None if late else self._fingerprint
+            self.ledger = self._recorded(self._given, probe, model, resumed=resumed)
+        elif self.ledger is not None and not resumed:
+            if late:
+                self.ledger.verify_model(self._module)
+            elif self._doubt is not None:
+                raise self._doubt
+        return self.ledger
+
+    def _opened(self, strategy: Strategy) -> Ledger | None:
+        if isinstance(self._pool.dataset, Streams):
+            if self._given is not None:
+                raise ValueError(
+                    f"`ledger` must be left out for `Streams`, got {self._given!r}. What the base "
+                    "model had right is a field of their samples: Streams(..., base_correct=...)."
+                )
+            return None
+        if self._given is not None:
+            return open_if_recorded(self._given, self._pool)
+        if strategy.needs_ledger:
+            raise ValueError(
+                f"`ledger` must be given, because {type(strategy).__name__} rehearses by what the base "
+                "model had right. Pass a folder, RehearsalCallback(ledger='base.ledger'): it is recorded "
+                "there if it is empty."
+            )
+        return None
+
+    def _doubts(self) -> LedgerError | None:
+        try:
+            if self.ledger is not None:
+                self.ledger.verify_model(self._module)
+        except LedgerError as error:
+            return error
+        return None
+
+    def _recorded(
+        self, path: Ledger | str | Path, probe: Probe, model: Mapping[str, Any] | None, *, resumed: bool
+    ) -> Ledger:
+        if resumed or self._trainer.strategy.restore_checkpoint_after_setup:
+            reason = "a resumed run no longer has" if resumed else "a sharded module cannot be run to find"
+            raise LedgerError(
+                f"`ledger` must be recorded already, because {reason} what the base model had right, and "
+                f"there is none at `{path}`. Record it with `record_ledger` and the base model."
+            )
+        if self._trainer.is_global_zero:
+            record_with(probe, str(path), model=model)
+        self._trainer.strategy.barrier()
+        ledger = open_if_recorded(path, self._pool)
+        assert ledger is not None  # noqa: S101 -- just recorded
+        return ledger
