@@ -28,15 +28,41 @@ class Reading:
     """What was read of some rows.
 
     Args:
-        correct: Whether the model got each row right, bool, `(R,)`.
+        matched: Whether each row's answer is the target, bool, `(R,)`.
+        highest: Highest logit of each row, `(R,)`; None where the answer does not come from logits. A NaN is
+            taken for the highest, and may stand where the target does.
         loss: Loss of each row in nats, `(R,)`, NaN where the target is no class; None where not asked for or
             not known.
         label: Target of each row, int64, `(R,)`; None where the rule does not use one.
     """
 
-    correct: Tensor
+    matched: Tensor
+    highest: Tensor | None = None
     loss: Tensor | None = None
     label: Tensor | None = None
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether the model got each row right, bool, `(R,)`; never where its logits are NaN or overflow."""
+        # `isfinite` takes twice as many kernels.
+        return self.matched if self.highest is None else self.matched & (self.highest.abs() < torch.inf)
+
+    @staticmethod
+    def joined(readings: Sequence["Reading"]) -> "Reading":
+        """Put readings of several batches together, but for their labels.
+
+        Args:
+            readings: At least one; all with losses, or none.
+
+        Returns:
+            One reading of all rows.
+        """
+        losses = [reading.loss for reading in readings if reading.loss is not None]
+        loss = torch.cat(losses) if losses else None
+        highest = [reading.highest for reading in readings if reading.highest is not None]
+        if len(highest) < len(readings):
+            return Reading(torch.cat([reading.correct for reading in readings]), loss=loss)
+        return Reading(torch.cat([reading.matched for reading in readings]), torch.cat(highest), loss)
 
 
 class Readout:
@@ -224,7 +250,7 @@ def _ruled(ruled: object, rows: int, keep: slice, losses: object = None) -> Read
         )
     if loss is not None:
         loss = _sized(loss, rows, "losses", ndim=1).detach()[keep]
-    return Reading(correct.detach()[keep], loss)
+    return Reading(correct.detach()[keep], loss=loss)
 
 
 def _classified(logits: Tensor, target: Tensor, *, with_loss: bool) -> Reading:
@@ -234,14 +260,14 @@ def _classified(logits: Tensor, target: Tensor, *, with_loss: bool) -> Reading:
             "rows read. For other tasks say what counts as right: "
             "Readout(correctness=lambda outputs, batch: ...)."
         )
-    logits = logits.detach()
+    if logits.requires_grad:
+        logits = logits.detach()
     highest, guess = logits.max(dim=1)
-    # A NaN is taken for the highest, and may be the target's. (`isfinite` takes twice as many kernels.)
-    correct = (guess == target) & (highest.abs() < torch.inf)
+    matched = guess == target
     if not with_loss:
-        return Reading(correct, label=target)
+        return Reading(matched, highest, label=target)
     named = (target >= 0) & (target < logits.shape[1])
     # Looked up outside of the classes, a device would fail for good, and -100 would have a loss of 0.
     inside = target.long().where(named, 0)
     loss = nn.functional.cross_entropy(logits.float(), inside, reduction="none")
-    return Reading(correct, loss.masked_fill(~named, torch.nan), target)
+    return Reading(matched, highest, loss.masked_fill(~named, torch.nan), target)

@@ -92,14 +92,12 @@ class Learner:
         if not tickets:
             nothing = torch.zeros(0, dtype=torch.int64)
             tickets = [{"index": nothing, **self.strategy.context(nothing)}]
-            readings = [Reading(nothing.to(self.device).bool(), nothing.to(self.device).float())]
+            readings = [Reading(nothing.to(self.device).bool(), loss=nothing.to(self.device).float())]
         context = {
             key: to_device(torch.cat([ticket[key] for ticket in tickets]), self.device) for key in tickets[0]
         }
-        correct = torch.cat([reading.correct for reading in readings])
-        losses = [reading.loss for reading in readings if reading.loss is not None]
-        loss = torch.cat(losses) if losses else None
-        return Outcome(context["index"], correct, loss, context, self.steps)
+        reading = Reading.joined(readings)
+        return Outcome(context["index"], reading.correct, reading.loss, context, self.steps)
 
     def _counts(self, damaged: Tensor, rows: int) -> Tensor:
         return torch.stack([damaged, to_device(torch.tensor(rows), self.device)])

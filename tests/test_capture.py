@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_mixcd import CaptureError, MixCD, RehearsalCallback, Uniform
-from lightning_mixcd.capture import Readout
+from lightning_mixcd.capture import Reading, Readout
 from tests.toys import Listed, Toy, finetune, ledger, pool, trainer
 
 LOGITS = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
@@ -339,3 +339,18 @@ def test_nothing_needs_to_be_readable_where_nothing_is_learnt():
     trainer(callback, logger=logger, log_every_n_steps=5).fit(module, DataLoader(finetune(), 8))
     assert [len(step) for step in module.seen] == [10] * 5
     assert "rehearsal/damaged_share" not in logger.rows[-1][1]
+
+
+def test_readings_put_together_are_right_where_each_was():
+    logits = torch.tensor([[0.0, 1.0], [float("nan"), 0.0], [2.0, 1.0]])
+    target = torch.tensor([1, 0, 1])
+    one = Readout().read({"logits": logits}, {"y": target}, with_loss=True)
+    rule = Readout(correctness=lambda _outputs, batch: (batch["y"] == 1, batch["y"].float()))
+    other = rule.read({}, {"y": target})
+    for readings in ([one], [one, one], [one, other], [other, other]):
+        joined = Reading.joined(readings)
+        assert joined.correct.tolist() == [flag for r in readings for flag in r.correct.tolist()]
+        assert joined.loss.nan_to_num(7.0).tolist() == [
+            loss for r in readings for loss in r.loss.nan_to_num(7.0).tolist()
+        ]
+    assert one.correct.tolist() == [True, False, False]

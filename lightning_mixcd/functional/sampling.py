@@ -9,8 +9,9 @@ __all__ = ["choose_bins", "permute", "stream_key"]
 
 UInt64Array = npt.NDArray[np.uint64]
 
-# Fewer than 12 leave tiny ranges visibly uneven: the halves are then one or two bits wide.
-N_ROUNDS = 12
+# Fewer than 12 rounds leave tiny ranges visibly uneven: the halves are then one or two bits wide. With wide
+# halves four are enough to look random (Luby and Rackoff 1988).
+N_ROUNDS, N_ROUNDS_WIDE, WIDE = 12, 6, 11
 MASK = 2**64 - 1
 WEYL = 0x9E3779B97F4A7C15
 
@@ -128,7 +129,7 @@ def stream_key(*parts: int) -> int:
 def _feistel(values: UInt64Array, bits: int, key: int) -> UInt64Array:
     """Return the images under a keyed bijection of `range(2**bits)`; the halves may differ by one bit."""
     low_bits, high_bits = bits // 2, bits - bits // 2
-    for number in range(N_ROUNDS):
+    for number in range(N_ROUNDS if bits < WIDE else N_ROUNDS_WIDE):
         # The halves swap places each round; for odd `bits` their widths swap with them.
         low, high = values & np.uint64(2**low_bits - 1), values >> np.uint64(low_bits)
         noise = _scramble(low ^ np.uint64((key + (number + 1) * WEYL) & MASK))
