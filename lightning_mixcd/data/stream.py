@@ -155,6 +155,9 @@ class PoolStream:
         signal = self.strategy.signal()
         if signal is self._notes[-1].signal.source:
             return
+        # Of two notes taken at the same pace, as while nothing is rehearsed, only the newer is ever used.
+        if len(self._notes) > 1 and self._notes[-1].ahead == self._notes[-2].ahead:
+            del self._notes[-2]
         pace = torch.tensor([self._opened, -self._opened])
         if over_ranks is not None:
             pace = over_ranks(pace)
