@@ -12,11 +12,10 @@ import logging
 import statistics
 import time
 import warnings
-from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from step_cost import FINETUNE, N_POOL, REHEARSED, WARM_UP, Batch, Module, Sequential, Vectors
+from lightning.pytorch import Callback, Trainer, seed_everything
+from step_cost import FINETUNE, N_POOL, QUIET, REHEARSED, Batch, Clock, Module, Sequential, Vectors
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -34,25 +33,10 @@ class Slow(Vectors):
         return super().__getitem__(index)
 
 
-class Clock(Callback):
-    """Wall time per step after the warm-up."""
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Start after the warm-up."""
-        if batch_idx == WARM_UP:
-            self.start = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop."""
-        self.seconds = (time.perf_counter() - self.start) / (trainer.num_training_batches - WARM_UP)
-
-
 def run(variant: str, steps: int) -> float:
     """Train for some steps; return seconds per step."""
     seed_everything(0, verbose=False)
-    clock = Clock()
+    clock = Clock(now=time.perf_counter)
     callbacks: list[Callback] = [clock]
     rows = FINETUNE + REHEARSED
     if variant != "plain":
@@ -64,15 +48,7 @@ def run(variant: str, steps: int) -> float:
     network = Sequential(
         nn.Linear(784, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 10)
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = Trainer(callbacks=callbacks, **QUIET)
     trainer.fit(Module(network), DataLoader(Vectors(rows * steps, (784,)), batch_size=rows))
     return clock.seconds
 

@@ -45,6 +45,14 @@ from lightning_mixcd.functional import join
 FINETUNE, REHEARSED, CANDIDATES, CLASSES, N_POOL = 64, 16, 64, 10, 20_000
 WORDS, SHORTEST, LONGEST = 1000, 16, 64
 WARM_UP = 10
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "max_epochs": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 VARIANTS = ("loop", "plain", "uniform", "mix-cd", "MIR")
 Batch = dict[str, Tensor]
 
@@ -171,10 +179,12 @@ class Mir(Module):
 
 
 class Clock(Callback):
-    """CPU time of the steps after the warm-up; and where instructions are counted, when to."""
+    """Time of the steps after the warm-up, by default of the CPU; and where to count instructions."""
 
-    def __init__(self, counter: ctypes.CDLL | None) -> None:
-        self.counter = counter
+    def __init__(
+        self, counter: ctypes.CDLL | None = None, now: Callable[[], float] = time.process_time
+    ) -> None:
+        self.counter, self.now = counter, now
         self.seconds = 0.0
 
     def on_train_batch_start(
@@ -190,7 +200,7 @@ class Clock(Callback):
     def start(self, step: int) -> None:
         """Begin with the first step after the warm-up."""
         if step == WARM_UP:
-            self.seconds = time.process_time()
+            self.seconds = self.now()
             if self.counter is not None:
                 self.counter.start()
 
@@ -198,7 +208,7 @@ class Clock(Callback):
         """End behind the last step."""
         if self.counter is not None:
             self.counter.stop()
-        self.seconds = (time.process_time() - self.seconds) / (steps - WARM_UP)
+        self.seconds = (self.now() - self.seconds) / (steps - WARM_UP)
 
 
 class Operations(TorchDispatchMode):
@@ -231,15 +241,7 @@ def run(variant: str, model: str, steps: int, counter: ctypes.CDLL | None = None
         strategy = MixCD() if variant == "mix-cd" else Uniform()
         ratio = REHEARSED / FINETUNE
         callbacks.append(RehearsalCallback(strategy, pool=pool, ledger=ledger, mix_ratio=ratio))
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = Trainer(callbacks=callbacks, **QUIET)
     trainer.fit(Mir(make(), pool) if variant == "MIR" else Module(make()), loader)
     return clock.seconds
 

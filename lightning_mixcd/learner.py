@@ -56,11 +56,9 @@ class Learner:
         if tally is not None:
             self.strategy.update(self._total(tally), steps=self.steps)
         self.steps = 0.0
-        self._lessons, self._damaged, self._rows = (
-            self._lessons + 1,
-            self._damaged + damaged,
-            self._rows + rows,
-        )
+        self._lessons += 1
+        self._damaged = self._damaged + damaged
+        self._rows += rows
 
     def damaged_share(self) -> Tensor | None:
         """Return which share of the rows learnt from since the last call was damaged, on all ranks together.

@@ -6,6 +6,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from lightning_mixcd.data.host_copy import to_device
+from lightning_mixcd.data.order import shares
 
 __all__ = ["Ranks"]
 
@@ -19,9 +20,7 @@ class Ranks:
 
     def __init__(self, trainer: Trainer) -> None:
         self._strategy = trainer.strategy
-        # As Lightning shares out the finetune data.
-        shares = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
-        self.size, self.rank = int(shares["num_replicas"]), int(shares["rank"])
+        self.size, self.rank = shares(trainer)
         self._group: torch.distributed.ProcessGroup | None = None
         if isinstance(self._strategy, ModelParallelStrategy):
             self._group = self._strategy.device_mesh["data_parallel"].get_group()

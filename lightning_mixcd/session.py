@@ -148,8 +148,7 @@ class Session:
             return batch
         rows = n_rows(batch)
         if not self.stream.rows_per_draw:
-            most = torch.tensor(self.ration.most(rows))
-            self.stream.begin(int(self.ranks.reduce(most, how="sum")))
+            self.stream.begin(int(self.ranks.total(self.ration.most(rows))))
         n = self.ration.due(rows) if self.settings.schedule(self.step) else 0
         if n == 0:
             return batch

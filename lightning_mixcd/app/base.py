@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_mixcd.app.conf import make
 from lightning_mixcd.record import record_ledger
+from lightning_mixcd.report.files import replacing
 from lightning_mixcd.tasks import Pairing
 
 __all__ = ["base_model"]
@@ -42,9 +43,8 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
         else:
             (folder / "config.yaml").write_text(text)
             _train(config, module, pairing)
-            unfinished = weights.with_suffix(".part")
-            torch.save(module.state_dict(), unfinished)
-            unfinished.replace(weights)
+            with replacing(weights) as aside:
+                torch.save(module.state_dict(), aside)
         record_ledger(module, pairing.pool, folder / "base.ledger")
     return module, folder / "base.ledger"
 

@@ -12,7 +12,20 @@ from typing_extensions import override
 from lightning_mixcd.data.seeded import SeededFetch
 from lightning_mixcd.functional.sampling import stream_key
 
-__all__ = ["OrderedFetch", "ResumableOrder", "resumable"]
+__all__ = ["OrderedFetch", "ResumableOrder", "resumable", "shares"]
+
+
+def shares(trainer: Trainer) -> tuple[int, int]:
+    """Return among how many processes Lightning shares out the finetune data, and which of them this one is.
+
+    Args:
+        trainer: The trainer, after its processes have met.
+
+    Returns:
+        Both; processes that work on the same batch, as under tensor parallelism, are one.
+    """
+    given = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+    return int(given["num_replicas"]), int(given["rank"])
 
 
 class ResumableOrder(DistributedSampler[Any]):
@@ -44,8 +57,8 @@ class ResumableOrder(DistributedSampler[Any]):
         seed: int = 0,
         shuffle: bool = True,
     ) -> None:
-        shares = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
-        super().__init__(dataset, **shares, shuffle=shuffle)
+        n_ranks, rank = shares(trainer)
+        super().__init__(dataset, n_ranks, rank, shuffle=shuffle)
         self._trainer, self._batch_size, self._run_seed = trainer, batch_size, seed
         whole, rest = divmod(len(self), batch_size)
         self._n_batches = whole + (rest > 0 and not drop_last)

@@ -212,10 +212,10 @@ class PoolStream:
 
     def _signal(self, start: int) -> Tensor | None:
         """Return what the round that begins with draw `start` goes by, and forget what no round will."""
-        newest = self._newest_note(start)
-        slowest = max(0, self._notes[newest].behind)
+        note = self._notes[self._newest_note(start)]
+        slowest = max(0, note.behind)
         self._notes = self._notes[self._newest_note(slowest - slowest % self.pool.round) :]
-        return self._notes[self._newest_note(start)].signal.get()
+        return note.signal.get()
 
     # Which note the round that begins with draw `start` goes by: the same on all ranks. A later one need not
     # be read, which could wait for the device.

@@ -1,7 +1,6 @@
 """The stream of pool rows: the same whoever fetches them, however they are taken, wherever it resumes."""
 
 import gc
-import io
 import multiprocessing
 import random
 import weakref
@@ -16,6 +15,7 @@ from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.partitions import ByLabel
 from lightning_mixcd.strategies import ClassBalanced, MixCD, Oracle, Strategy, UniformCorrect
 from lightning_mixcd.types import Outcome
+from tests.data.resuming import Resumable
 
 N = 60
 LEDGER = Ledger.from_arrays(
@@ -71,7 +71,7 @@ class EvenProbe:
         return index % 2 == 0
 
 
-class Run:
+class Run(Resumable):
     """A stream and its strategy, which learns and whose signal is noted after every step."""
 
     def __init__(self, make=UniformCorrect, *, seed=0, rank=0, world_size=1, dataset=None, **pool):
@@ -104,20 +104,6 @@ class Run:
 
     def steps(self, n_steps, n=4):
         return [self.step(n)["ticket"]["index"].tolist() for _ in range(n_steps)]
-
-    def checkpoint(self):
-        """What a run saves, as it comes back from disk."""
-        file = io.BytesIO()
-        torch.save((self.strategy.state_dict(), self.stream.state_dict(), self.stream.place), file)
-        file.seek(0)
-        return torch.load(file, weights_only=True)
-
-    def resume(self, *checkpoints):
-        """Go on where runs of all ranks, or of the first, were saved."""
-        strategy, stream, _ = checkpoints[0]
-        self.strategy.load_state_dict(strategy)
-        self.stream.load_state_dict(stream, torch.stack([place for *_, place in checkpoints]))
-        return self
 
 
 class TestTickets:

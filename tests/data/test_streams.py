@@ -1,6 +1,5 @@
 """Pools of streams: rows against lists of all that a stream holds, whoever reads and wherever it resumes."""
 
-import io
 import random
 
 import datasets
@@ -18,6 +17,7 @@ from lightning_mixcd.estimators import RunningMean
 from lightning_mixcd.partitions import ByLabel
 from lightning_mixcd.strategies import ClassBalanced, MixCD, NoRehearsal, Uniform, UniformCorrect
 from lightning_mixcd.types import Outcome
+from tests.data.resuming import Resumable
 
 # Streams of three lengths: a run of some 100 rows reads the first many times over, and not all of the last.
 LENGTHS = {"small": 7, "middle": 30, "large": 400}
@@ -131,7 +131,7 @@ def passes(stream, n):
     return found
 
 
-class Run:
+class Run(Resumable):
     """A stream of rows and its strategy, which learns and whose signal is noted after every step."""
 
     def __init__(self, make=Plain, strategy=MixCD, *, rank=0, world_size=1, base_correct="right", **pool):
@@ -160,19 +160,6 @@ class Run:
     def steps(self, n_steps, n=6):
         """Numbers of the samples of each step."""
         return [self.step(n)["batch"]["x"].tolist() for _ in range(n_steps)]
-
-    def checkpoint(self):
-        """What a run saves, as it comes back from disk."""
-        file = io.BytesIO()
-        torch.save((self.strategy.state_dict(), self.stream.state_dict(), self.stream.place), file)
-        file.seek(0)
-        return torch.load(file, weights_only=True)
-
-    def resume(self, *checkpoints):
-        strategy, stream, _ = checkpoints[0]
-        self.strategy.load_state_dict(strategy)
-        self.stream.load_state_dict(stream, torch.stack([place for *_, place in checkpoints]))
-        return self
 
 
 def flat(lists):
