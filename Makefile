@@ -72,7 +72,7 @@ fix: .venv/.installed-dev ## Format and repair what can be repaired
 	$(BIN)/ruff format .
 
 clean: ## Remove what the other targets wrote, but for .venv
-	rm -rf .whl build dist site demo outputs multirun lightning_logs checkpoints .coverage
+	rm -rf .whl build dist site demo compare outputs multirun lightning_logs checkpoints .coverage
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
 

@@ -5,8 +5,8 @@ All variants train the same network on the same number of rows per step, 64 for 
 * `loop`: a bare PyTorch loop, one loader of joint batches;
 * `plain`: the Lightning Trainer, one loader of joint batches;
 * `uniform`, `mix-cd`: the Trainer with `RehearsalCallback`, rows fetched in the training process;
-* `MIR`: the Trainer, with samples chosen as MIR does (Aljundi et al. 2019, arXiv:1908.04742), the plainest
-  way: 16 of 64 candidates, by how much a virtual step on the finetune rows would raise their loss.
+* `MIR`: the same, with rows chosen by looking at the model: 16 of 64 candidates, by how much a virtual step
+  on the finetune rows would raise their loss.
 
 Every variant runs once per round and ratios are taken within a round, so that each compares neighbours in
 time. Beside CPU time: operations dispatched to torch per step, and with `--instructions` (needs valgrind and
@@ -34,13 +34,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_mixcd import Ledger, MixCD, Pool, RehearsalCallback, Uniform
-from lightning_mixcd.functional import join
+from lightning_mixcd import MIR, Ledger, MixCD, Pool, RehearsalCallback, Uniform
+from lightning_mixcd.strategies import Strategy
 
 FINETUNE, REHEARSED, CANDIDATES, CLASSES, N_POOL = 64, 16, 64, 10, 20_000
 WORDS, SHORTEST, LONGEST = 1000, 16, 64
@@ -53,7 +52,12 @@ QUIET: dict[str, Any] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-VARIANTS = ("loop", "plain", "uniform", "mix-cd", "MIR")
+STRATEGIES: dict[str, Callable[[], Strategy]] = {
+    "uniform": Uniform,
+    "mix-cd": MixCD,
+    "MIR": lambda: MIR(candidates_per_row=CANDIDATES // REHEARSED),
+}
+VARIANTS = ("loop", "plain", *STRATEGIES)
 Batch = dict[str, Tensor]
 
 
@@ -148,36 +152,6 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-class Mir(Module):
-    """Adds those of some random pool samples whose loss a step on the finetune rows would raise most."""
-
-    def __init__(self, network: nn.Module, pool: Pool) -> None:
-        super().__init__(network)
-        self.pool = pool
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Return the joint batch."""
-        collate = self.pool.collate_fn or torch.utils.data.default_collate
-        index = torch.randint(N_POOL, (CANDIDATES,)).tolist()
-        candidates = collate([self.pool.dataset[i] for i in index])
-        names, values = zip(*self.network.named_parameters(), strict=True)
-        with torch.enable_grad():
-            gradients = torch.autograd.grad(cross_entropy(self.network(batch), batch["labels"]), values)
-        with torch.no_grad():
-            stepped = [value - 0.01 * gradient for value, gradient in zip(values, gradients, strict=True)]
-            before, after = (
-                functional_call(self.network, dict(zip(names, weights, strict=True)), (candidates,))
-                for weights in (values, stepped)
-            )
-            target = candidates["labels"]
-            rise = cross_entropy(after, target, reduction="none") - cross_entropy(
-                before, target, reduction="none"
-            )
-        chosen = rise.topk(REHEARSED).indices
-        picked = {key: part[chosen] for key, part in candidates.items()}
-        return join(batch, picked, pad_values=self.pool.pad_values)
-
-
 class Clock(Callback):
     """Time of the steps after the warm-up, by default of the CPU; and where to count instructions."""
 
@@ -228,7 +202,7 @@ def run(variant: str, model: str, steps: int, counter: ctypes.CDLL | None = None
     """Train for some steps; return seconds of CPU time per step."""
     kind, shape, make = MODELS[model]
     seed_everything(0, verbose=False)
-    rows = FINETUNE if variant in ("uniform", "mix-cd", "MIR") else FINETUNE + REHEARSED
+    rows = FINETUNE if variant in STRATEGIES else FINETUNE + REHEARSED
     loader = DataLoader(kind(rows * steps, shape), batch_size=rows, collate_fn=kind.collate)
     pool = Pool(kind(N_POOL, shape), collate_fn=kind.collate, pad_values={"input_ids": 0})
     clock = Clock(counter)
@@ -236,13 +210,12 @@ def run(variant: str, model: str, steps: int, counter: ctypes.CDLL | None = None
         loop(Module(make()), loader, clock)
         return clock.seconds
     callbacks: list[Callback] = [clock]
-    if variant in ("uniform", "mix-cd"):
+    if variant in STRATEGIES:
         ledger = Ledger.from_arrays(correct=torch.rand(N_POOL) < 0.9, loss=torch.rand(N_POOL))
-        strategy = MixCD() if variant == "mix-cd" else Uniform()
-        ratio = REHEARSED / FINETUNE
+        strategy, ratio = STRATEGIES[variant](), REHEARSED / FINETUNE
         callbacks.append(RehearsalCallback(strategy, pool=pool, ledger=ledger, mix_ratio=ratio))
     trainer = Trainer(callbacks=callbacks, **QUIET)
-    trainer.fit(Mir(make(), pool) if variant == "MIR" else Module(make()), loader)
+    trainer.fit(Module(make()), loader)
     return clock.seconds
 
 

@@ -1,10 +1,12 @@
 """The callback: rehearses while somebody else's model is finetuned."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
 from torch.utils.data import Dataset
 from typing_extensions import override
 
@@ -13,7 +15,8 @@ from lightning_mixcd.data.datamodule import RehearsalDataModule
 from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.ledger import Ledger
-from lightning_mixcd.schedules import EveryNSteps
+from lightning_mixcd.penalties.base import Penalty
+from lightning_mixcd.schedules import EveryNSteps, Schedule
 from lightning_mixcd.session import Session, Settings
 from lightning_mixcd.strategies import Strategy
 
@@ -37,11 +40,18 @@ class RehearsalCallback(Callback):
             point is carried over.
         schedule: At which optimizer steps to rehearse; every step by default.
         readout: Where correctness is to be found in what `training_step` returns; see `Readout`.
+        penalties: What else holds on to what the base model knew; each acts beside the others.
+        rehearsal_weight: Weight of a rehearsed row in the loss, 0 or more, beside 1 for a finetune row; the
+            module's loss is taken for the mean over the rows of its batch.
+        max_compute_units: `fit` ends with the step that reaches so many `compute_units`; None for no end.
         seed: Seed of all draws.
 
+    Attributes:
+        exhausted: Whether `fit` was ended because `max_compute_units` were reached.
+
     Raises:
-        ValueError: At the start of `fit`, if there is no pool, or two; if the strategy needs a ledger and
-            there is none; if a number is out of range.
+        ValueError: At the start of `fit`, if there is no pool, or two; if the strategy or a penalty needs a
+            ledger and there is none; if a number is out of range.
         LedgerError: At the start of `fit`, if the ledger is of another pool or base model.
         CaptureError: At the first step, if correctness is wanted and cannot be read; a strategy that learns
             nothing needs it for a ledger only.
@@ -51,22 +61,42 @@ class RehearsalCallback(Callback):
         >>> callback = RehearsalCallback(MixCD(), pool=range(1000), ledger="base.ledger", mix_ratio=0.25)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- each an axis of its own
         self,
         strategy: Strategy,
         *,
         pool: Pool | Dataset[Any] | None = None,
         ledger: Ledger | str | Path | None = None,
         mix_ratio: float | None = None,
-        schedule: Callable[[int], bool] | None = None,
+        schedule: Schedule | None = None,
         readout: Readout | None = None,
+        penalties: Sequence[Penalty] | Mapping[str, Penalty] = (),
+        rehearsal_weight: float = 1.0,
+        max_compute_units: int | None = None,
         seed: int = 0,
     ) -> None:
         if not isinstance(strategy, Strategy):
             raise TypeError(
                 f"`strategy` must be an instance of `Strategy`, got {strategy!r}. Pass for example MixCD()."
             )
-        self.strategy = strategy
+        penalties = tuple(penalties.values() if isinstance(penalties, Mapping) else penalties)
+        wrong = [penalty for penalty in penalties if not isinstance(penalty, Penalty)]
+        if wrong:
+            raise TypeError(
+                f"`penalties` must be instances of `Penalty`, got {wrong[0]!r}. Pass for example [L2SP()]."
+            )
+        if not 0 <= rehearsal_weight < math.inf:
+            raise ValueError(
+                f"`rehearsal_weight` must be a finite number from 0, got {rehearsal_weight}. "
+                "The default is 1."
+            )
+        if max_compute_units is not None and max_compute_units < 1:
+            raise ValueError(
+                f"`max_compute_units` must be at least 1, got {max_compute_units}. None means no end."
+            )
+        self.strategy, self.penalties = strategy, penalties
+        self.rehearsal_weight, self.max_compute_units = rehearsal_weight, max_compute_units
+        self.exhausted = False
         self.pool = pool if pool is None or isinstance(pool, Pool) else Pool(pool)
         self.ledger, self.mix_ratio = ledger, mix_ratio
         self.schedule = schedule or EveryNSteps(1)
@@ -74,6 +104,8 @@ class RehearsalCallback(Callback):
         self.seed = seed
         self._units = 0  # compute units of all processes, up to where this run began or was resumed
         self._own_units = 0  # of this process since
+        self._extra_units = 0  # of those, spent on looking at the model
+        self._backwards = 0  # made in the batch that is being trained
         self._session: Session | None = None
         self._resumed: dict[str, Any] | None = None  # state that waits for the session to begin
         self._live = False  # between `setup` and the end of `fit`
@@ -94,17 +126,31 @@ class RehearsalCallback(Callback):
             self._end()
             self._session = self._resumed = None
             self._session = Session(self._settings(trainer), trainer, pl_module)
-            self._live, self._together = True, True
+            self._live, self._together, self.exhausted = True, True, False
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._session is not None  # noqa: S101 -- made by `setup`
         self._session.begin(resumed=self._resumed is not None)
         # A ledger that only serves to log damage is not the strategy's cost.
-        ledger = self._session.ledger if self.strategy.needs_ledger else None
+        users: tuple[Strategy | Penalty, ...] = (self.strategy, *self.penalties)
+        needed = any(user.needs_ledger or user.needs_columns for user in users)
+        ledger = self._session.ledger if needed else None
         self._units, self._own_units = 0 if ledger is None else ledger.forwards, 0
+        self._extra_units = 0
         if self._resumed is not None:
             self.load_state_dict(self._resumed)
+
+    @override
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._backwards += 1
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        if self._session is not None and self.penalties:
+            self._session.terms.change_gradients()
 
     @override
     def on_train_batch_end(
@@ -114,7 +160,9 @@ class RehearsalCallback(Callback):
         if session is None or session.stream is None:
             return
         rows = n_rows(batch)
-        self._own_units += 3 * rows + session.observe(outputs, batch, rows=rows)
+        session.observe(outputs, batch, rows=rows)
+        self._count(session, pl_module, rows)
+        self._end_if_exhausted(trainer, session)
         if _logs_now(trainer, pl_module, session):
             units = self._units + session.ranks.total(self._own_units)
             pl_module.log("rehearsal/compute_units", 1.0 * units)
@@ -123,6 +171,23 @@ class RehearsalCallback(Callback):
                 # Lightning takes some 0.4 ms for each value, and nobody would see those of single bins.
                 found = {name: value for name, value in found.items() if "/" not in name}
             pl_module.log_dict({f"rehearsal/{name}": value for name, value in found.items()})
+
+    def _count(self, session: Session, pl_module: LightningModule, rows: int) -> None:
+        # With manual optimization a backward may be made without Lightning's knowledge.
+        backwards = rows if self._backwards or not pl_module.automatic_optimization else 0
+        extra, self._extra_units = session.extra_units - self._extra_units, session.extra_units
+        self._own_units += rows + 2 * backwards + extra
+        self._backwards = 0
+
+    def _end_if_exhausted(self, trainer: Trainer, session: Session) -> None:
+        if self.max_compute_units is None or not (session.ranks.size == 1 or session.lesson):
+            return
+        reached = self.compute_units >= self.max_compute_units
+        # All processes must end with the same step.
+        if session.ranks.size > 1:
+            reached = trainer.strategy.reduce_boolean_decision(reached, all=False)
+        if reached:
+            self.exhausted = trainer.should_stop = True
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -163,6 +228,7 @@ class RehearsalCallback(Callback):
             self._resumed = state_dict  # until `on_fit_start`
             return
         self._units, self._own_units = state_dict["compute_units"], 0
+        self._extra_units = self._session.extra_units
         self._session.load_state_dict(state_dict)
 
     # Pool, ledger and mix ratio come from the callback or from the datamodule, never half from each.
@@ -182,7 +248,17 @@ class RehearsalCallback(Callback):
                 "a `RehearsalDataModule`."
             )
         mix_ratio = 0.25 if mix_ratio is None else mix_ratio
-        return Settings(self.strategy, pool, ledger, mix_ratio, self.schedule, self.readout, self.seed)
+        return Settings(
+            self.strategy,
+            pool,
+            ledger,
+            mix_ratio,
+            self.schedule,
+            self.readout,
+            self.seed,
+            self.penalties,
+            self.rehearsal_weight,
+        )
 
 
 # Whether Lightning hands what is logged now on to its loggers.

@@ -1,18 +1,18 @@
 """Reading, from a training step that was made anyway, which samples the model got right."""
 
-import reprlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.functional.joining import n_rows
+from lightning_mixcd.reading import Reading, classified, described, ruled, sized
 
-__all__ = ["Reading", "Readout"]
+__all__ = ["Listening", "Reading", "Readout"]
 
 TARGET_KEYS = ("labels", "label", "y", "target", "targets")
 
@@ -23,46 +23,20 @@ REMEDIES = """Any one of these makes it readable:
   4. pass your own rule: Readout(correctness=lambda outputs, batch: ...), a bool per row."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What was read of some rows.
+class Listening:
+    """Hooks on a model, until they are removed.
 
     Args:
-        matched: Whether each row's answer is the target, bool, `(R,)`.
-        highest: Highest logit of each row, `(R,)`; None where the answer does not come from logits. A NaN is
-            taken for the highest, and may stand where the target does.
-        loss: Loss of each row in nats, `(R,)`, NaN where the target is no class; None where not asked for or
-            not known.
-        label: Target of each row, int64, `(R,)`; None where the rule does not use one.
+        handles: Of the hooks.
     """
 
-    matched: Tensor
-    highest: Tensor | None = None
-    loss: Tensor | None = None
-    label: Tensor | None = None
+    def __init__(self, *handles: RemovableHandle) -> None:
+        self._handles = handles
 
-    @property
-    def correct(self) -> Tensor:
-        """Whether the model got each row right, bool, `(R,)`; never where its logits are NaN or overflow."""
-        # `isfinite` takes twice as many kernels.
-        return self.matched if self.highest is None else self.matched & (self.highest.abs() < torch.inf)
-
-    @staticmethod
-    def joined(readings: Sequence["Reading"]) -> "Reading":
-        """Put readings of several batches together, but for their labels.
-
-        Args:
-            readings: At least one; all with losses, or none.
-
-        Returns:
-            One reading of all rows.
-        """
-        losses = [reading.loss for reading in readings if reading.loss is not None]
-        loss = torch.cat(losses) if losses else None
-        highest = [reading.highest for reading in readings if reading.highest is not None]
-        if len(highest) < len(readings):
-            return Reading(torch.cat([reading.correct for reading in readings]), loss=loss)
-        return Reading(torch.cat([reading.matched for reading in readings]), torch.cat(highest), loss)
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
 
 
 class Readout:
@@ -77,6 +51,9 @@ class Readout:
         logits: Key of the logits in what `training_step` returns.
         module: Name of a submodule whose output is the logits, for a `training_step` that returns a loss
             only; where it is called several times in a step, the last time counts.
+        features: Name of the *head*: the submodule that makes logits of one vector per row, its features. By
+            default the last `nn.Linear`, which must have as many outputs as there are logits. Only used where
+            features are asked for.
         target: Key, field or position of the targets in the batch, or a function of the batch; by default
             `labels`, `label`, `y`, `target` or `targets`, or the last element of a tuple.
         correctness: `correctness(outputs, batch)` returns a bool per row, `(B,)`, or a pair of that and the
@@ -85,6 +62,7 @@ class Readout:
             `module.training_step(batch, 0)`, or the forward of a plain `nn.Module`.
 
     Example:
+        >>> import torch
         >>> outputs = {"logits": torch.tensor([[0.1, 0.9], [0.8, 0.2]])}
         >>> Readout().read(outputs, {"x": torch.zeros(2, 3), "y": torch.tensor([1, 1])}).correct
         tensor([ True, False])
@@ -95,49 +73,94 @@ class Readout:
         *,
         logits: str = "logits",
         module: str | None = None,
+        features: str | None = None,
         target: str | int | Callable[[Any], Tensor] | None = None,
         correctness: Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]] | None = None,
         step: Callable[[Any, Any], object] | None = None,
     ) -> None:
-        self.logits, self.module, self.target = logits, module, target
+        self.logits, self.module, self.features, self.target = logits, module, features, target
         self.correctness, self.step = correctness, step
-        self._captured: Tensor | None = None
+        self._deaf = False
+        self.forget()
 
-    def attach(self, model: nn.Module) -> RemovableHandle | None:
-        """Start listening to the named submodule, if one is named.
+    def attach(self, model: nn.Module, *, with_features: bool = False) -> Listening:
+        """Start listening to the named submodules, if any.
+
+        Args:
+            model: The module that is trained.
+            with_features: Whether features will be asked for, though no head is named.
+
+        Returns:
+            What ends it with `remove()`.
+
+        Raises:
+            CaptureError: If there is no submodule of a name, or it is inside a compiled LightningModule.
+        """
+        handles: list[RemovableHandle] = []
+        if self.module is not None:
+            handles.append(_submodule(model, "module", self.module).register_forward_hook(self._keep))
+        if with_features or self.features is not None:
+            head = self.head(model)
+            handles.append(head.register_forward_pre_hook(self._keep_input, with_kwargs=True))
+        # Hooks set after compilation do not run; whether earlier ones do depends on what else was compiled.
+        if handles and getattr(model, "_compiler_ctx", None) is not None:
+            Listening(*handles).remove()
+            raise CaptureError(self._silent())
+        self.forget()
+        return Listening(*handles)
+
+    def head(self, model: nn.Module) -> nn.Module:
+        """Find the submodule whose input is the features.
 
         Args:
             model: The module that is trained.
 
         Returns:
-            A handle whose `remove()` ends it; None if there is nothing to listen to.
+            The named one; the last `nn.Linear` if none is named.
 
         Raises:
-            CaptureError: If there is no submodule of that name, or it is inside a compiled LightningModule.
+            CaptureError: If there is none.
         """
-        if self.module is None:
-            return None
-        modules = dict(model.named_modules())
-        if self.module not in modules:
-            names = [name for name in modules if name][:20]
-            raise CaptureError(f"`module` must name a submodule, got {self.module!r}. There are: {names}.")
-        # Hooks set after compilation do not run; whether earlier ones do depends on what else was compiled.
-        if getattr(model, "_compiler_ctx", None) is not None:
-            raise CaptureError(self._silent())
-        self.forget()
-        handle: RemovableHandle = modules[self.module].register_forward_hook(self._keep)
-        return handle
+        if self.features is not None:
+            return _submodule(model, "features", self.features)
+        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise CaptureError(
+                "`features` must name the head, because the model has no `nn.Linear` to take for it: "
+                'Readout(features="classifier").'
+            )
+        return linear[-1]
 
     def forget(self) -> None:
-        """Drop what the named submodule put out until now, such as that of a validation batch."""
-        self._captured = None
+        """Drop what was heard until now, such as that of a validation batch."""
+        self._captured: Tensor | None = None
+        self._head_call: tuple[nn.Module, object] | None = None
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Keep what was heard in the training step, whatever the model is run on meanwhile.
+
+        Yields:
+            Nothing.
+        """
+        before, self._deaf = self._deaf, True
+        try:
+            yield
+        finally:
+            self._deaf = before
 
     def _keep(self, _module: nn.Module, _inputs: object, output: object) -> None:
+        if self._deaf:
+            return
         output = output[0] if isinstance(output, tuple) else output
         output = output.get("logits") if isinstance(output, Mapping) else output
         self._captured = output if isinstance(output, Tensor) else None
 
-    def read(
+    def _keep_input(self, head: nn.Module, inputs: tuple[object, ...], named: Mapping[str, object]) -> None:
+        if not self._deaf:
+            self._head_call = head, next(iter((*inputs, *named.values())), None)
+
+    def read(  # noqa: PLR0913 -- what to read, one flag each
         self,
         outputs: object,
         batch: object,
@@ -145,6 +168,10 @@ class Readout:
         rows: int | None = None,
         last: int | None = None,
         with_loss: bool = False,
+        with_logits: bool = False,
+        with_features: bool = False,
+        with_graph: bool = False,
+        keep: bool = False,
     ) -> Reading:
         """Read the last rows of a batch.
 
@@ -154,6 +181,10 @@ class Readout:
             rows: Rows of the batch; None to count them.
             last: How many rows, R, counted from the end; None for all.
             with_loss: Whether the loss of each row is wanted too.
+            with_logits: Whether the logits are, where there are any.
+            with_features: Whether the features are.
+            with_graph: Whether what is read can be differentiated, where the outputs can.
+            keep: Whether the same step will be read again.
 
         Returns:
             The reading, on the device of the outputs.
@@ -161,31 +192,38 @@ class Readout:
         Raises:
             CaptureError: If there is nothing to read, or it does not have a row per row of the batch.
         """
-        captured, self._captured = self._captured, None
+        captured, head_call = self._captured, self._head_call
+        if not keep:
+            self.forget()
         rows = n_rows(batch) if rows is None else rows
-        keep = slice(rows - (rows if last is None else last), rows)
+        part = slice(rows - (rows if last is None else last), rows)
         given = outputs if isinstance(outputs, Mapping) else {}
-        if self.correctness is not None:
-            return _ruled(self.correctness(outputs, batch), rows, keep)
-        if "correct" in given:
-            return _ruled(given["correct"], rows, keep, given.get("losses"))
         if captured is None and self.module is None:
-            captured = (
-                outputs if isinstance(outputs, Tensor) and outputs.ndim == 2 else given.get(self.logits)
-            )
-        if captured is not None:
-            target = self._target(batch, rows)[keep]
-            return _classified(_sized(captured, rows, "logits")[keep], target, with_loss=with_loss)
-        if "preds" in given and self.module is None:
-            target = self._target(batch, rows)[keep]
-            preds = _sized(given["preds"], rows, "preds", ndim=1)[keep]
-            return Reading(preds == target, label=target)
-        raise CaptureError(self._silent() if self.module is not None else _unreadable(outputs))
+            plain = isinstance(outputs, Tensor) and outputs.ndim == 2
+            captured = outputs if plain else given.get(self.logits)  # type: ignore[assignment]
+        if self.correctness is not None:
+            reading = ruled(self.correctness(outputs, batch), rows, part)
+        elif "correct" in given:
+            reading = ruled(given["correct"], rows, part, given.get("losses"))
+        elif captured is not None:
+            logits = sized(captured, rows, "logits")[part]
+            logits = logits if with_graph else logits.detach()
+            reading = classified(logits, self._target(batch, rows)[part], with_loss=with_loss)
+        elif "preds" in given and self.module is None:
+            target = self._target(batch, rows)[part]
+            reading = Reading(sized(given["preds"], rows, "preds", ndim=1)[part] == target, label=target)
+        else:
+            raise CaptureError(self._silent() if self.module is not None else _unreadable(outputs))
+        if with_logits and isinstance(captured, Tensor) and len(captured) == rows:
+            reading = replace(reading, logits=captured[part])
+        if with_features:
+            reading = replace(reading, features=self._checked(head_call, captured, rows)[part])
+        return reading if with_graph else _detached(reading)
 
     def _target(self, batch: object, rows: int) -> Tensor:
         target = self.target(batch) if callable(self.target) else _find_target(batch, self.target)
         if not isinstance(target, Tensor) or target.shape != (rows,) or target.is_floating_point():
-            got = "nothing" if target is None else _describe(target)
+            got = "nothing" if target is None else described(target)
             raise CaptureError(
                 f"Targets must be whole numbers of shape ({rows},), one class per row, found {got} in "
                 f'{_names(batch)}. Name them: Readout(target="label"), or Readout(target=1) for a tuple; for '
@@ -193,12 +231,45 @@ class Readout:
             )
         return target
 
+    def _checked(self, head_call: tuple[nn.Module, object] | None, logits: object, rows: int) -> Tensor:
+        head, features = head_call or (None, None)
+        wrong = False
+        if self.features is None and isinstance(head, nn.Linear) and isinstance(logits, Tensor):
+            wrong = head.out_features != logits.shape[-1]
+        if isinstance(features, Tensor) and features.ndim == 2 and len(features) == rows and not wrong:
+            return features
+        name = "the last `nn.Linear`" if self.features is None else repr(self.features)
+        got = "was given nothing, because it did not run"
+        if head is not None:
+            got = "puts out no logits" if wrong else f"was given {described(features)}"
+        raise CaptureError(
+            f"The head must make logits of one vector per row of the batch ({rows}), but {name} {got}. Name "
+            'the submodule that gets the pooled vectors: Readout(features="classifier").'
+        )
+
     def _silent(self) -> str:
         return (
-            f"The submodule {self.module!r} put out no logits in `training_step`, did not run there, or is "
-            "inside a compiled LightningModule, where hooks cannot be relied on. Name the right submodule, "
-            "compile the network instead of the LightningModule, or return the logits."
+            f"The submodule {self.module or self.features!r} put out no logits in `training_step`, did not "
+            "run there, or is inside a compiled LightningModule, where hooks cannot be relied on. Name the "
+            "right submodule, compile the network instead of the LightningModule, or return the logits."
         )
+
+
+def _submodule(model: nn.Module, argument: str, name: str) -> nn.Module:
+    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
+    if name not in modules:
+        names = [name for name in modules if name][:20]
+        raise CaptureError(f"`{argument}` must name a submodule, got {name!r}. There are: {names}.")
+    return modules[name]
+
+
+def _detached(reading: Reading) -> Reading:
+    live = {
+        name: value.detach()
+        for name, value in vars(reading).items()
+        if value is not None and value.requires_grad
+    }
+    return replace(reading, **live) if live else reading
 
 
 def _unreadable(outputs: object) -> str:
@@ -223,51 +294,3 @@ def _find_target(batch: Any, name: str | int | None) -> object:  # noqa: ANN401 
 def _names(value: Any) -> str:  # noqa: ANN401 -- any structure
     keys = f" with {list(value.keys())}" if hasattr(value, "keys") else ""
     return f"a {type(value).__name__}{keys}"
-
-
-def _describe(value: object) -> str:
-    return (
-        f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else reprlib.repr(value)
-    )
-
-
-def _sized(values: object, rows: int, name: str, ndim: int | None = None) -> Tensor:
-    if not isinstance(values, Tensor) or values.ndim != (ndim or values.ndim or 1) or len(values) != rows:
-        raise CaptureError(
-            f"`{name}` must be a tensor with a row per row of the batch ({rows}), got {_describe(values)}. "
-            "Return it for the whole batch, in its order."
-        )
-    return values
-
-
-# Checks what a user's own rule said.
-def _ruled(ruled: object, rows: int, keep: slice, losses: object = None) -> Reading:
-    correct, loss = ruled if isinstance(ruled, tuple) else (ruled, losses)
-    if not isinstance(correct, Tensor) or correct.dtype != torch.bool or correct.shape != (rows,):
-        raise CaptureError(
-            f"Correctness must be a bool tensor of shape ({rows},), one per row of the batch, got "
-            f"{_describe(correct)}. Compare per row, for example `logits.argmax(1) == labels`."
-        )
-    if loss is not None:
-        loss = _sized(loss, rows, "losses", ndim=1).detach()[keep]
-    return Reading(correct.detach()[keep], loss=loss)
-
-
-def _classified(logits: Tensor, target: Tensor, *, with_loss: bool) -> Reading:
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise CaptureError(
-            f"Logits must have the shape (B, C) with C classes, 2 or more, got {tuple(logits.shape)} for the "
-            "rows read. For other tasks say what counts as right: "
-            "Readout(correctness=lambda outputs, batch: ...)."
-        )
-    if logits.requires_grad:
-        logits = logits.detach()
-    highest, guess = logits.max(dim=1)
-    matched = guess == target
-    if not with_loss:
-        return Reading(matched, highest, label=target)
-    named = (target >= 0) & (target < logits.shape[1])
-    # Looked up outside of the classes, a device would fail for good, and -100 would have a loss of 0.
-    inside = target.long().where(named, 0)
-    loss = nn.functional.cross_entropy(logits.float(), inside, reduction="none")
-    return Reading(matched, highest, loss.masked_fill(~named, torch.nan), target)

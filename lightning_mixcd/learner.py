@@ -11,7 +11,7 @@ from lightning_mixcd.data.host_copy import to_device
 from lightning_mixcd.strategies import Strategy
 from lightning_mixcd.types import Outcome
 
-__all__ = ["Learner"]
+__all__ = ["Learner", "Ticket"]
 
 Ticket = Mapping[str, Tensor]
 
@@ -39,6 +39,7 @@ class Learner:
         self._share: Tensor | None = None  # as last reported
         self._lessons = 0  # since then; and the rows learnt from in these:
         self._damaged, self._rows = torch.zeros((), dtype=torch.int64, device=device), 0
+        self._lesson = torch.zeros(2, dtype=torch.int64, device=device)  # damaged and base-correct rows of it
 
     def add(self, ticket: Ticket, reading: Reading) -> None:
         """Note what a batch revealed.
@@ -51,7 +52,8 @@ class Learner:
 
     def learn(self) -> None:
         """Let the strategy learn from everything since the last lesson."""
-        tally, damaged, rows = self._sums()
+        tally, damaged, known, rows = self._sums()
+        self._lesson = torch.stack([damaged, known])
         self._pending, self._restored = [], {}
         if tally is not None:
             self.strategy.update(self._total(tally), steps=self.steps)
@@ -73,17 +75,28 @@ class Learner:
             self._share = damaged / rows
         return self._share
 
-    # Of what is pending: tally, damaged rows, rows.
-    def _sums(self) -> tuple[Tensor | None, Tensor, int]:
+    def damage_rate(self) -> Tensor:
+        """Return which share of the base-correct rows of the last lesson was damaged, on all ranks together.
+
+        Returns:
+            0-dim tensor on the device, NaN where there was no such row.
+        """
+        damaged, known = self._total(self._lesson.clone()).unbind()
+        return damaged / known
+
+    # Of what is pending: tally, damaged rows, base-correct rows, rows.
+    def _sums(self) -> tuple[Tensor | None, Tensor, Tensor, int]:
         outcome = self._outcome()
         tally, rows = self.strategy.tally(outcome), len(outcome.index)
-        damaged = torch.zeros_like(self._damaged)
+        damaged = known = torch.zeros_like(self._damaged)
         if "base_correct" in outcome.context:
-            damaged = (outcome.context["base_correct"] & ~outcome.correct).sum()
+            base_correct = outcome.context["base_correct"]
+            damaged, known = (base_correct & ~outcome.correct).sum(), base_correct.sum()
         if self._restored:
             tally = tally if tally is None else tally + self._restored["tally"]
             damaged, rows = damaged + self._restored["damaged"], rows + self._restored["rows"]
-        return tally, damaged, rows
+            known = known + self._restored["known"]
+        return tally, damaged, known, rows
 
     def _outcome(self) -> Outcome:
         tickets, readings = [ticket for ticket, _ in self._pending], [reading for _, reading in self._pending]
@@ -95,7 +108,15 @@ class Learner:
             key: to_device(torch.cat([ticket[key] for ticket in tickets]), self.device) for key in tickets[0]
         }
         reading = Reading.joined(readings)
-        return Outcome(context["index"], reading.correct, reading.loss, context, self.steps)
+        return Outcome(
+            context["index"],
+            reading.correct,
+            reading.loss,
+            context,
+            self.steps,
+            logits=reading.logits,
+            features=reading.features,
+        )
 
     def _counts(self, damaged: Tensor, rows: int) -> Tensor:
         return torch.stack([damaged, to_device(torch.tensor(rows), self.device)])
@@ -110,11 +131,11 @@ class Learner:
             The state.
         """
         total = self._total if together else torch.clone
-        tally, damaged, rows = self._sums()
+        tally, damaged, known, rows = self._sums()
         return {
             "steps": self.steps,
             "tally": None if tally is None else total(tally),
-            "pending": total(self._counts(damaged, rows)),
+            "pending": total(torch.cat([self._counts(damaged, rows), known[None]])),
             "share": self._share,
             "lessons": self._lessons,
             "learnt": total(self._counts(self._damaged, self._rows)),
@@ -131,6 +152,7 @@ class Learner:
         self._share = None if self._share is None else self._share.to(self.device)
         if first:
             tally = None if state["tally"] is None else state["tally"].to(self.device)
-            damaged, rows = state["pending"].to(self.device)[0], int(state["pending"][1])
-            self._restored = {"tally": tally, "damaged": damaged, "rows": rows}
+            damaged, _, known = state["pending"].to(self.device).unbind()
+            rows = int(state["pending"][1])
+            self._restored = {"tally": tally, "damaged": damaged, "known": known, "rows": rows}
             self._damaged, self._rows = state["learnt"].to(self.device)[0], int(state["learnt"][1])

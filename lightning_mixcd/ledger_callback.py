@@ -9,10 +9,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
-from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from lightning_mixcd.capture import Readout
+from lightning_mixcd.capture import Listening, Readout
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model, fingerprint_pool
 from lightning_mixcd.wiring import BatchHook
@@ -98,7 +97,7 @@ class LedgerCallback(Callback):
         self.ledger: Ledger | None = None
         self._writer: LedgerWriter | None = None
         self._hook: BatchHook | None = None
-        self._listener: RemovableHandle | None = None
+        self._listener: Listening | None = None
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

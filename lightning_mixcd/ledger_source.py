@@ -1,6 +1,6 @@
 """Where a session has its ledger from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.ledger import Ledger, fingerprint_model
+from lightning_mixcd.penalties.base import Penalty
 from lightning_mixcd.probe import Probe
-from lightning_mixcd.record import open_if_recorded, record_with
+from lightning_mixcd.record import KEPT, open_if_recorded, record_with
 from lightning_mixcd.strategies import Strategy
 
 __all__ = ["LedgerSource"]
@@ -24,12 +25,13 @@ class LedgerSource:
     Args:
         given: The ledger, or its folder, or None.
         pool: The samples that it is of.
-        strategy: What rehearses, and may need it.
+        users: What may need it: the strategy and the penalties.
         trainer: The trainer.
         module: The module, with its weights as they come.
 
     Raises:
-        ValueError: If a ledger is needed and not given, or given for a pool that can have none.
+        ValueError: If a ledger or a column of it is needed and not given, or a ledger is given for a pool
+            that can have none.
         LedgerError: If the ledger is damaged or of another pool.
     """
 
@@ -37,12 +39,14 @@ class LedgerSource:
         self,
         given: Ledger | str | Path | None,
         pool: Pool,
-        strategy: Strategy,
+        users: Sequence[Strategy | Penalty],
         trainer: Trainer,
         module: LightningModule,
     ) -> None:
         self._given, self._pool, self._trainer, self._module = given, pool, trainer, module
-        self.ledger = self._opened(strategy)
+        self._columns = {name: type(user).__name__ for user in users for name in user.needs_columns}
+        self.ledger = self._opened(users)
+        self._check_columns()
         # Of the weights as they come; later they are converted to the precision of training.
         self._builds_later = any(is_overridden(name, module) for name in ("setup", "configure_model"))
         self._fingerprint = None if self._builds_later else fingerprint_model(module)
@@ -73,23 +77,44 @@ class LedgerSource:
                 raise self._doubt
         return self.ledger
 
-    def _opened(self, strategy: Strategy) -> Ledger | None:
+    def _opened(self, users: Sequence[Strategy | Penalty]) -> Ledger | None:
         if isinstance(self._pool.dataset, Streams):
             if self._given is not None:
                 raise ValueError(
                     f"`ledger` must be left out for `Streams`, got {self._given!r}. What the base "
                     "model had right is a field of their samples: Streams(..., base_correct=...)."
                 )
+            for user in users:
+                if isinstance(user, Penalty) and (user.needs_ledger or user.needs_columns):
+                    raise ValueError(
+                        f"`penalties` must do without a ledger for `Streams`, got {type(user).__name__}. Use "
+                        "one that asks the model, such as Distillation(), or a map-style pool."
+                    )
             return None
         if self._given is not None:
             return open_if_recorded(self._given, self._pool)
-        if strategy.needs_ledger:
-            raise ValueError(
-                f"`ledger` must be given, because {type(strategy).__name__} rehearses by what the base "
-                "model had right. Pass a folder, RehearsalCallback(ledger='base.ledger'): it is recorded "
-                "there if it is empty."
-            )
+        for user in users:
+            if user.needs_ledger or user.needs_columns:
+                raise ValueError(
+                    f"`ledger` must be given, because {type(user).__name__} goes by what the base model did "
+                    "with the pool. Pass a folder, RehearsalCallback(ledger='base.ledger'): it is recorded "
+                    "there if it is empty."
+                )
         return None
+
+    def _check_columns(self) -> None:
+        if self._given is None:
+            return
+        for name, user in self._columns.items():
+            if self.ledger is None and name in KEPT:
+                continue  # recorded at the start of `fit`
+            if self.ledger is None or name not in self.ledger.columns:
+                there = "none is recorded yet" if self.ledger is None else f"has {list(self.ledger.columns)}"
+                how = f'keep=["{name}"]' if name in KEPT else f'columns={{"{name}": ...}}'
+                raise ValueError(
+                    f"`ledger` must have the column `{name}`, because {user} needs it; {there}. Record it "
+                    f"into another folder: record_ledger(..., {how})."
+                )
 
     def _doubts(self) -> LedgerError | None:
         try:
@@ -109,7 +134,8 @@ class LedgerSource:
                 f"there is none at `{path}`. Record it with `record_ledger` and the base model."
             )
         if self._trainer.is_global_zero:
-            record_with(probe, str(path), model=model)
+            keep = [name for name in self._columns if name in KEPT]
+            record_with(probe, str(path), model=model, keep=keep)
         self._trainer.strategy.barrier()
         ledger = open_if_recorded(path, self._pool)
         assert ledger is not None  # noqa: S101 -- just recorded

@@ -1,7 +1,7 @@
 """Looking at a model without leaving a trace."""
 
 import copy
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.functional.sampling import stream_key
 
-__all__ = ["Probe"]
+__all__ = ["Probe", "outputs_of", "quiet"]
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
 
@@ -77,13 +77,16 @@ class Probe:
                 "its outputs: Readout(step=lambda module, batch: {'logits': module(batch['x'])})."
             )
 
-    def readings(self, index: Indices) -> Generator[tuple[Tensor, Reading], None, None]:
+    def readings(
+        self, index: Indices, *, keep: Container[str] = ()
+    ) -> Generator[tuple[Tensor, Reading], None, None]:
         """Forward pool samples, batch by batch.
 
         The model is out of training until the iterator is used up or closed; see `contextlib.closing`.
 
         Args:
             index: Pool indices.
+            keep: What else to read: "features", "logits".
 
         Yields:
             The indices of a batch, int64, and what was read of it, with losses.
@@ -95,14 +98,23 @@ class Probe:
             collate_fn=as_it_is,
             num_workers=self.pool.num_workers,
         )
-        with seeded(0), cuda_states_kept(), quiet(self.module), attached(self.readout, self.module):
+        with_features = "features" in keep
+        listening = attached(self.readout, self.module, with_features=with_features)
+        with seeded(0), cuda_states_kept(), quiet(self.module), listening:
             for chunk, fetched in zip(self._chunks(index), loader, strict=True):
                 # By the samples alone, so that a recording that was interrupted goes on as it would have.
                 with seeded(stream_key(0, chunk[0])), self.context():
                     moved = self.transfer(fetched.batch)
-                    outputs = self._step(moved)
+                    outputs = outputs_of(self.module, moved, self.readout)
                 self.forwards += len(chunk)
-                yield torch.tensor(chunk), self.readout.read(outputs, moved, with_loss=True)
+                reading = self.readout.read(
+                    outputs,
+                    moved,
+                    with_loss=True,
+                    with_logits="logits" in keep,
+                    with_features=with_features,
+                )
+                yield torch.tensor(chunk), reading
 
     # One chunk at a time: the list of all of them would outweigh the ledger.
     def _chunks(self, index: Indices) -> Iterator[list[int]]:
@@ -120,16 +132,49 @@ class Probe:
         """
         return torch.cat([reading.correct.cpu() for _, reading in self.readings(index.numpy())])
 
-    def _step(self, batch: Any) -> object:  # noqa: ANN401 -- whatever the pool's `collate_fn` makes
-        if self.readout.step is not None:
-            return self.readout.step(self.module, batch)
-        if isinstance(self.module, LightningModule):
-            # As Lightning calls it: the number of the batch is optional.
-            numbered = is_param_in_hook_signature(self.module.training_step, "batch_idx", min_args=2)
-            return self.module.training_step(batch, 0) if numbered else self.module.training_step(batch)
-        if hasattr(batch, "keys"):
-            return self.module(**batch)
-        return self.module(batch[0])
+    def losses(self, index: Tensor) -> Tensor:
+        """Return the loss of each sample.
+
+        Args:
+            index: Pool indices, int64, `(n,)`.
+
+        Returns:
+            Nats, float32 on the CPU, `(n,)`; NaN where the target is no class.
+
+        Raises:
+            CaptureError: If the outputs have no losses.
+        """
+        found = []
+        for _, reading in self.readings(index.numpy()):
+            if reading.loss is None:
+                raise CaptureError(
+                    "The loss of each pool sample is asked for, and the outputs have none. Return logits, or "
+                    '{"correct": ..., "losses": ...}, or let the `correctness` rule return (correct, losses).'
+                )
+            found.append(reading.loss.float().cpu())
+        return torch.cat(found)
+
+    def confidences(self, index: Tensor) -> Tensor:
+        """Return the highest probability of each sample.
+
+        Args:
+            index: Pool indices, int64, `(n,)`.
+
+        Returns:
+            Probabilities, float32 on the CPU, `(n,)`.
+
+        Raises:
+            CaptureError: If the outputs have no logits.
+        """
+        found = []
+        for _, reading in self.readings(index.numpy(), keep=("logits",)):
+            if reading.logits is None:
+                raise CaptureError(
+                    "The confidence of each pool sample is asked for, and the outputs have no logits. Return "
+                    "them, or choose a strategy that goes by losses, such as HighestLoss."
+                )
+            found.append(reading.logits.float().softmax(dim=-1).amax(dim=-1).cpu())
+        return torch.cat(found)
 
     def _default_transfer(self, batch: object) -> object:
         device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
@@ -138,6 +183,28 @@ class Probe:
         batch = self.module.on_before_batch_transfer(batch, 0)
         batch = self.module.transfer_batch_to_device(batch, device, 0)
         return self.module.on_after_batch_transfer(batch, 0)
+
+
+def outputs_of(module: nn.Module, batch: Any, readout: Readout) -> object:  # noqa: ANN401 -- any structure
+    """Run a model on a batch as its training would.
+
+    Args:
+        module: A LightningModule, whose `training_step` is called, or a plain module.
+        batch: The batch, as `training_step` gets it.
+        readout: May say how to get outputs instead: `Readout(step=...)`.
+
+    Returns:
+        What was put out.
+    """
+    if readout.step is not None:
+        return readout.step(module, batch)
+    if isinstance(module, LightningModule):
+        # As Lightning calls it: the number of the batch is optional.
+        numbered = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+        return module.training_step(batch, 0) if numbered else module.training_step(batch)
+    if hasattr(batch, "keys"):
+        return module(**batch)
+    return module(batch[0])
 
 
 @contextmanager
@@ -184,22 +251,22 @@ def _mute(*args: object, **settings: object) -> None:
 
 
 @contextmanager
-def attached(readout: Readout, module: nn.Module) -> Iterator[None]:
-    """Let a readout listen to its submodule for a while.
+def attached(readout: Readout, module: nn.Module, *, with_features: bool = False) -> Iterator[None]:
+    """Let a readout listen to its submodules for a while.
 
     Args:
         readout: The readout.
         module: The model.
+        with_features: Whether features will be asked for.
 
     Yields:
         Nothing.
     """
-    handle = readout.attach(module)
+    listening = readout.attach(module, with_features=with_features)
     try:
         yield
     finally:
-        if handle is not None:
-            handle.remove()
+        listening.remove()
 
 
 def cuda_states_kept() -> AbstractContextManager[None]:

@@ -1,13 +1,13 @@
 """Making a ledger: one pass of the base model over the pool."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
@@ -15,12 +15,14 @@ from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model, fingerprint_pool
+from lightning_mixcd.ledger.columns import parse_columns
 from lightning_mixcd.ledger.header import HEADER
 from lightning_mixcd.probe import Probe
 
-__all__ = ["open_if_recorded", "record_ledger", "record_with"]
+__all__ = ["KEPT", "open_if_recorded", "record_ledger", "record_with"]
 
 FLUSH_EVERY_N_BATCHES = 50
+KEPT = frozenset({"features", "logits"})  # what a forward shows besides correctness and loss
 Array = npt.NDArray[Any]
 
 
@@ -31,6 +33,7 @@ def record_ledger(
     *,
     readout: Readout | None = None,
     columns: Mapping[str, Any] | None = None,
+    keep: Sequence[str] | Mapping[str, str] = (),
     batch_size: int = 256,
 ) -> Ledger:
     """Record what the base model gets right on the pool, in eval mode, one forward per sample.
@@ -45,16 +48,22 @@ def record_ledger(
         path: Folder of the ledger.
         readout: Where correctness is to be found; see `Readout`.
         columns: Further columns to keep for partitions, such as a genre, each of length N.
+        keep: What else to keep of each forward: "features" (the input of the head, see `Readout`), "logits".
+            In float16, unless another dtype is given for a name. The progress bar says how large the ledger
+            will be.
         batch_size: Samples per forward.
 
     Returns:
-        The finished ledger. Besides `columns` it holds `correct`, `loss` and, for classification, `label`.
+        The finished ledger. Besides `columns` and `keep` it holds `correct`, `loss` and, for classification,
+        `label`.
 
     Raises:
-        LedgerError: If there is a ledger of something else at `path`, or outputs have no loss of each sample.
+        LedgerError: If there is a ledger of something else at `path`, or outputs have no loss of each sample,
+            or no logits that are to be kept.
         CaptureError: If correctness cannot be read of the outputs.
         PoolError: If a sample cannot be read, whatever `Pool(unreadable=...)` says.
-        ValueError: If a loss is not finite, or a column does not have one value per sample.
+        ValueError: If a loss is not finite, a feature or logit does not fit into its dtype, or a column does
+            not have one value per sample.
 
     Example:
         >>> import torch, tempfile
@@ -66,6 +75,11 @@ def record_ledger(
     finished = open_if_recorded(path, pool)
     if finished is not None:
         finished.verify_model(model)
+        if missing := [name for name in keep if name not in finished.columns]:
+            raise LedgerError(
+                f"`keep` must be in the finished ledger at `{path}`, got {missing}, which are not. Record "
+                "into another folder, or delete this one to record again."
+            )
         for name, values in (columns or {}).items():
             if not np.array_equal(finished.column(name), _column(name, values, len(pool))):
                 raise LedgerError(
@@ -75,7 +89,7 @@ def record_ledger(
                 )
         return finished
     probe = Probe(model, pool, readout or Readout(), batch_size=batch_size)
-    return record_with(probe, path, columns=columns)
+    return record_with(probe, path, columns=columns, keep=keep)
 
 
 def record_with(
@@ -83,6 +97,7 @@ def record_with(
     path: str | Path,
     *,
     columns: Mapping[str, Any] | None = None,
+    keep: Sequence[str] | Mapping[str, str] = (),
     model: Mapping[str, Any] | None = None,
 ) -> Ledger:
     """Record a ledger with a probe that is already set up; see `record_ledger`.
@@ -91,31 +106,48 @@ def record_with(
         probe: The probe.
         path: Folder of the ledger.
         columns: Further columns to keep, each of length N.
+        keep: What else to keep.
         model: Fingerprint of the base model, if it was taken before; by default that of the probe's module.
 
     Returns:
         The finished ledger.
+
+    Raises:
+        ValueError: If `keep` names something else; see also `record_ledger`.
     """
+    if not {*keep} <= KEPT:
+        raise ValueError(
+            f'`keep` may hold "features" and "logits", got {[*keep]}. Columns of your own go into `columns`.'
+        )
     size = len(probe.pool)
     extra = {name: _column(name, values, size) for name, values in (columns or {}).items()}
-    # Only a reading tells whether there are labels to keep.
-    [(index, reading)] = probe.readings(range(min(size, probe.batch_size)))
-    label = {} if reading.label is None else {"label": np.dtype(np.int64)}
+    # Only a reading tells whether there are labels to keep, and how wide features are.
+    [(index, reading)] = probe.readings(range(min(size, probe.batch_size)), keep=keep)
+    specs: dict[str, Any] = {} if reading.label is None else {"label": "int64"}
+    dtypes = keep if isinstance(keep, Mapping) else dict.fromkeys(keep, "float16")
+    specs |= {name: (dtypes[name], tuple(_kept(reading, name).shape[1:])) for name in keep}
+    specs |= {name: (values.dtype, values.shape[1:]) for name, values in extra.items()}
     writer = LedgerWriter(
         path,
         size,
-        columns=label | {name: (values.dtype, values.shape[1:]) for name, values in extra.items()},
+        columns=specs,
         pool=fingerprint_pool(probe.pool.dataset),
         model=model or fingerprint_model(probe.module),
     )
-    _write(writer, index.numpy(), reading, extra)
+    n_bytes = size * sum(spec.row_bytes for spec in parse_columns(specs).values())
+    _write(writer, index.numpy(), reading, extra, keep)
     missing = np.flatnonzero(~writer.recorded)
     with (
-        closing(probe.readings(missing)) as readings,
-        tqdm(total=size, initial=size - len(missing), desc="Recording ledger", unit="sample") as bar,
+        closing(probe.readings(missing, keep=keep)) as readings,
+        tqdm(
+            total=size,
+            initial=size - len(missing),
+            desc=f"Recording ledger ({n_bytes / 1e6:,.1f} MB)",
+            unit="sample",
+        ) as bar,
     ):
         for n_batches, (index, reading) in enumerate(readings, start=1):
-            _write(writer, index.numpy(), reading, extra)
+            _write(writer, index.numpy(), reading, extra, keep)
             bar.update(len(index))
             if n_batches % FLUSH_EVERY_N_BATCHES == 0:
                 writer.flush()
@@ -143,7 +175,9 @@ def open_if_recorded(ledger: Ledger | str | Path, pool: Pool) -> Ledger | None:
     return ledger
 
 
-def _write(writer: LedgerWriter, rows: Array, reading: Reading, extra: Mapping[str, Array]) -> None:
+def _write(
+    writer: LedgerWriter, rows: Array, reading: Reading, extra: Mapping[str, Array], keep: Iterable[str]
+) -> None:
     if reading.loss is None:
         raise LedgerError(
             "A ledger needs the loss of each sample, and the outputs have none. Return logits, or "
@@ -152,7 +186,18 @@ def _write(writer: LedgerWriter, rows: Array, reading: Reading, extra: Mapping[s
     values = {"correct": reading.correct.cpu().numpy(), "loss": reading.loss.float().cpu().numpy()}
     if reading.label is not None:
         values["label"] = reading.label.cpu().numpy()
-    writer.write(rows, **values, **{name: column[rows] for name, column in extra.items()})
+    kept = {name: _kept(reading, name) for name in keep}
+    writer.write(rows, **values, **kept, **{name: column[rows] for name, column in extra.items()})
+
+
+def _kept(reading: Reading, name: str) -> Tensor:
+    values: Tensor | None = getattr(reading, name)
+    if values is None:
+        raise LedgerError(
+            f"`{name}` are to be kept, and the outputs have none. Return logits from `training_step`, or "
+            f'leave "{name}" out of `keep`.'
+        )
+    return values
 
 
 def _column(name: str, values: object, size: int) -> Array:

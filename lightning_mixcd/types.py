@@ -18,6 +18,8 @@ class Outcome:
         index: Pool indices, int64, `(R,)`.
         correct: Whether the model got each sample right, bool, `(R,)`.
         loss: Loss of each sample in nats, float, `(R,)`; None where only correctness is known.
+        logits: Logits of each sample, `(R, C)`; None where no strategy needs them.
+        features: Input of the head for each sample, `(R, d)`; None where no strategy needs it.
         context: What the strategy looked up for these rows when it drew them, each `(R, ...)`;
             see `Strategy.context`.
         steps: Optimizer steps since the last outcome; a fraction under gradient accumulation.
@@ -34,3 +36,5 @@ class Outcome:
     loss: Tensor | None = None
     context: Mapping[str, Tensor] = field(default_factory=dict)
     steps: float = 1.0
+    logits: Tensor | None = None
+    features: Tensor | None = None

@@ -1,13 +1,14 @@
 """The one place where we step into somebody else's object."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-__all__ = ["BatchHook", "own_hook"]
+__all__ = ["BatchHook", "StepHook", "own_hook"]
 
 
 class BatchHook:
@@ -62,6 +63,53 @@ class BatchHook:
             del self.owner.__dict__[self.name]
             if top.was_own is not None:
                 self.owner.__dict__[self.name] = top.was_own
+
+
+class StepHook:
+    """Stands behind a module's `training_step` and may change what it returns, before the backward.
+
+    Args:
+        pl_module: The module.
+        change: Gets what `training_step` returned and its batch, and returns what Lightning goes on with.
+    """
+
+    def __init__(self, pl_module: LightningModule, change: Callable[[object, object], object]) -> None:
+        self.module, self.change = pl_module, change
+        self.inner: Callable[..., object] = pl_module.training_step
+        self.__wrapped__ = self.inner  # whose signature Lightning reads
+        self.was_own = pl_module.__dict__.get("training_step")
+        self.active = True
+        pl_module.__dict__["training_step"] = self
+
+    def __call__(self, batch: object, *args: object) -> object:
+        """Make the step and change what comes of it.
+
+        Args:
+            batch: The batch.
+            *args: Its number, if the module asks for it.
+
+        Returns:
+            What Lightning goes on with.
+        """
+        outputs = self.inner(batch, *args)
+        return self.change(outputs, batch) if self.active else outputs
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let the step be made as it was, for a while."""
+        active, self.active = self.active, False
+        try:
+            yield
+        finally:
+            self.active = active
+
+    def undo(self) -> None:
+        """Put the step back as it was; several on one module are undone in the reverse order."""
+        self.active = False
+        if self.module.__dict__.get("training_step") is self:
+            del self.module.__dict__["training_step"]
+            if self.was_own is not None:
+                self.module.__dict__["training_step"] = self.was_own
 
 
 def own_hook(trainer: Trainer, pl_module: LightningModule, name: str) -> Callable[..., Any]:

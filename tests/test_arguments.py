@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_mixcd import DecayedBeta, EveryNSteps, MixCD, Oracle, Pool
+from lightning_mixcd import (
+    DecayedBeta,
+    EveryNSteps,
+    GDumbMemory,
+    GSSMemory,
+    HighestLoss,
+    LossProportional,
+    MixCD,
+    Oracle,
+    Pool,
+    PredictedForgetting,
+)
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.estimators import Static
 from lightning_mixcd.partitions import ByCluster, ByLossQuantile
@@ -18,6 +29,10 @@ FLOATS = [
     ("b", lambda x: DecayedBeta(b=x), lambda x: x > 0),
     ("floor", lambda x: MixCD(floor=x), lambda x: 0 <= x <= 1),
     ("wrong_share", lambda x: MixCD(wrong_share=x), lambda x: 0 <= x < 1),
+    ("floor", lambda x: LossProportional(floor=x), lambda x: 0 <= x <= 1),
+    ("temperature", lambda x: PredictedForgetting(temperature=x), lambda x: x > 0),
+    ("ridge", lambda x: PredictedForgetting(ridge=x), lambda x: x > 0),
+    ("halflife_steps", lambda x: PredictedForgetting(halflife_steps=x), lambda x: x > 0),
     ("uniform_share", lambda x: Oracle(uniform_share=x), lambda x: 0 <= x <= 1),
     ("mix_ratio", Ration, lambda x: 0 < x <= 16),
     ("rates", lambda x: Static([0.5, x]), lambda x: 0 <= x <= 1),
@@ -25,6 +40,12 @@ FLOATS = [
 INTEGERS = [
     ("n_bins", ByLossQuantile, lambda n: n >= 1),
     ("n_bins", ByCluster, lambda n: n >= 1),
+    ("every_n_steps", lambda n: LossProportional(every_n_steps=n), lambda n: n >= 1),
+    ("candidates_per_row", lambda n: HighestLoss(candidates_per_row=n), lambda n: n >= 1),
+    ("candidates_per_row", lambda n: PredictedForgetting(candidates_per_row=n), lambda n: n >= 1),
+    ("rank", lambda n: PredictedForgetting(rank=n), lambda n: n >= 1),
+    ("memory_size", GDumbMemory, lambda n: n >= 1),
+    ("compared", lambda n: GSSMemory(1, compared=n), lambda n: n >= 1),
     ("every_n_steps", lambda n: Oracle(every_n_steps=n), lambda n: n >= 1),
     ("n", EveryNSteps, lambda n: n >= 1),
     ("last", lambda n: EveryNSteps(first=5, last=n), lambda n: n > 5),

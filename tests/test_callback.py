@@ -5,9 +5,11 @@ import copy
 import lightning.pytorch as pl
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_mixcd import (
+    CaptureError,
     EveryNSteps,
     Ledger,
     MixCD,
@@ -19,9 +21,11 @@ from lightning_mixcd import (
     RehearsalDataModule,
     Uniform,
     UniformCorrect,
+    record_ledger,
 )
 from lightning_mixcd.partitions import ByLabel
 from tests.toys import (
+    N_FEATURES,
     N_POOL,
     Finetune,
     Listed,
@@ -72,7 +76,7 @@ def test_mix_ratio_out_of_range_is_refused(mix_ratio):
 
 
 def test_strategy_that_goes_by_the_ledger_needs_one():
-    with pytest.raises(ValueError, match="`ledger` must be given, because MixCD rehearses by what the base"):
+    with pytest.raises(ValueError, match="`ledger` must be given, because MixCD goes by what the base"):
         fit(RehearsalCallback(MixCD(), pool=pool()))
 
 
@@ -401,3 +405,90 @@ def test_resuming_with_another_strategy_or_pool_is_refused(tmp_path):
 def test_schedule_decides_at_which_steps():
     callback = RehearsalCallback(Uniform(), pool=pool(), schedule=EveryNSteps(2, first=1), mix_ratio=0.5)
     assert [len(rows) for rows in rehearsed(fit(callback))] == [0, 4, 0, 4, 0]
+
+
+# Budget and weight.
+
+
+def test_budget_ends_the_run_with_the_step_that_reaches_it():
+    callback = RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.5, max_compute_units=100)
+    module = Toy()
+    run = trainer(callback, max_epochs=50)
+    run.fit(module, DataLoader(finetune(), 8))
+    # 8 + 4 rows of 3 units in each step: 36, 72, 108.
+    assert run.global_step == 3
+    assert callback.compute_units == 108
+    assert callback.exhausted
+
+
+def test_ledger_counts_towards_the_budget(tmp_path):
+    record_ledger(Toy(), pool(), tmp_path / "ledger")  # 60 forwards
+    callback = RehearsalCallback(
+        UniformCorrect(), pool=pool(), ledger=tmp_path / "ledger", max_compute_units=61
+    )
+    run = trainer(callback, max_epochs=50)
+    run.fit(Toy(), DataLoader(finetune(), 8))
+    assert run.global_step == 1
+
+
+def test_budget_that_is_not_reached_changes_nothing():
+    runs = []
+    for most in (None, 10**9):
+        callback = RehearsalCallback(Uniform(), pool=pool(), max_compute_units=most)
+        module = Toy()
+        trainer(callback, max_epochs=2).fit(module, DataLoader(finetune(), 8))
+        assert not callback.exhausted
+        runs.append(weights(module))
+    assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("max_compute_units", 0),
+        ("rehearsal_weight", -1.0),
+        ("rehearsal_weight", float("nan")),
+        ("rehearsal_weight", float("inf")),
+    ],
+)
+def test_numbers_out_of_range_are_refused(argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must be"):
+        RehearsalCallback(Uniform(), pool=pool(), **{argument: value})
+
+
+def test_penalties_must_be_penalties():
+    with pytest.raises(TypeError, match="`penalties` must be instances of `Penalty`, got 3"):
+        RehearsalCallback(Uniform(), pool=pool(), penalties=[3])
+
+
+class Weighing(Toy):
+    """Weighs its last rows by itself, as the callback should."""
+
+    def __init__(self, weight, rehearsed):
+        super().__init__()
+        self.row_weight, self.rehearsed = weight, rehearsed
+
+    def training_step(self, batch, batch_idx):
+        x, y = self.features_and_labels(batch)
+        losses = cross_entropy(self.net(x[:, :N_FEATURES]), y, reduction="none")
+        losses = torch.cat([losses[: -self.rehearsed], self.row_weight * losses[-self.rehearsed :]])
+        return losses.mean()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 3.0])
+def test_rehearsed_rows_are_weighed(weight):
+    ours, theirs = Toy(), Weighing(weight, 4)
+    for module, given in ((ours, weight), (theirs, 1.0)):
+        callback = RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.5, rehearsal_weight=given)
+        trainer(callback, max_epochs=2).fit(module, DataLoader(finetune(), 8))
+    torch.testing.assert_close(weights(ours), weights(theirs))
+
+
+def test_a_weight_needs_losses_of_single_rows():
+    class Silent(Toy):
+        def outputs(self, loss, logits):
+            return loss
+
+    callback = RehearsalCallback(Uniform(), pool=pool(), rehearsal_weight=2.0)
+    with pytest.raises(CaptureError, match="cannot be read"):
+        trainer(callback, max_epochs=1).fit(Silent(), DataLoader(finetune(), 8))

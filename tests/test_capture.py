@@ -354,3 +354,118 @@ def test_readings_put_together_are_right_where_each_was():
             loss for r in readings for loss in r.loss.nan_to_num(7.0).tolist()
         ]
     assert one.correct.tolist() == [True, False, False]
+
+
+class TwoLayers(nn.Module):
+    """Names its parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
+        self.body, self.head = self.net[:2], self.net[2]
+
+    def training_step(self, batch):
+        return {"logits": self.net(batch[0])}
+
+
+def five_rows():
+    return torch.arange(10.0).reshape(5, 2), torch.tensor([0, 1, 1, 0, 1])
+
+
+@pytest.mark.parametrize("name", [None, "head"])
+def test_features_are_the_input_of_the_head(name):
+    module, readout = TwoLayers(), Readout(features=name)
+    batch = five_rows()
+    listening = readout.attach(module, with_features=True)
+    assert readout.head(module) is module.head
+    outputs = module.training_step(batch)
+    reading = readout.read(outputs, batch, last=2, with_features=True, with_logits=True)
+    assert torch.equal(reading.features, module.body(batch[0])[3:])
+    assert torch.equal(reading.logits, outputs["logits"][3:])
+    assert not reading.features.requires_grad
+    assert not reading.logits.requires_grad
+    assert not readout.read(outputs, batch).highest.requires_grad
+    listening.remove()
+    assert not module.head._forward_pre_hooks
+
+
+def test_features_and_logits_are_left_out_unless_asked_for():
+    reading = Readout().read({"logits": LOGITS}, (X, LABELS))
+    assert reading.features is None
+    assert reading.logits is None
+    assert Readout().read({"preds": LABELS}, (X, LABELS), with_logits=True).logits is None
+
+
+def test_readings_are_joined_with_what_all_of_them_have():
+    readout, parts = Readout(features="0"), []
+    model = nn.Sequential(nn.Linear(2, 2))
+    readout.attach(model)
+    for x in (X[:1] + 1, X[:3] + 2):
+        outputs = {"logits": model(x)}
+        batch = (x, LABELS[: len(x)])
+        parts.append(readout.read(outputs, batch, with_features=True, with_logits=True, with_loss=True))
+    joined = Reading.joined(parts)
+    assert joined.features.tolist() == [[1, 1], [2, 2], [2, 2], [2, 2]]
+    assert torch.equal(joined.logits, torch.cat([part.logits for part in parts]))
+    assert Reading.joined([parts[0], Reading(torch.tensor([True]))]).features is None
+
+
+def test_same_step_can_be_read_twice_with_its_graph():
+    module, readout = TwoLayers(), Readout(features="head")
+    batch = five_rows()
+    readout.attach(module)
+    outputs = module.training_step(batch)
+    first = readout.read(
+        outputs, batch, with_features=True, with_logits=True, with_loss=True, with_graph=True, keep=True
+    )
+    for value in (first.loss, first.logits, first.features):
+        assert torch.autograd.grad(value.sum(), module.net[0].weight, retain_graph=True)[0].any()
+    assert torch.equal(readout.read(outputs, batch, with_features=True).features, first.features)
+    with pytest.raises(CaptureError, match="nothing, because it did not run"):
+        readout.read(outputs, batch, with_features=True)
+
+
+def test_deaf_to_what_the_model_is_run_on_meanwhile():
+    module, readout = TwoLayers(), Readout(features="head", module="net")
+    batch = five_rows()
+    readout.attach(module)
+    outputs = module.training_step(batch)
+    with readout.deaf():
+        module.training_step((X[:3], LABELS[:3]))
+    reading = readout.read(outputs, batch, with_features=True, with_logits=True)
+    assert torch.equal(reading.logits, outputs["logits"].detach())
+    assert len(reading.features) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nothing", r"`features` must name a submodule, got 'nothing'"),
+        ("flat", r"'flat' was given torch.float32 of shape \(4, 2, 3\)"),
+        ("unused", "'unused' was given nothing, because it did not run"),
+        (None, "the last `nn.Linear` was given nothing"),
+    ],
+)
+def test_heads_that_get_no_vector_per_row_are_refused(name, expected):
+    model = nn.ModuleDict({"flat": nn.Flatten(), "head": nn.Linear(6, 2), "unused": nn.Linear(1, 1)})
+    readout = Readout(features=name)
+    with pytest.raises(CaptureError, match=expected) as refusal:  # noqa: PT012 -- either may refuse
+        readout.attach(model, with_features=True)
+        outputs = {"logits": model["head"](model["flat"](torch.zeros(4, 2, 3)))}
+        readout.read(outputs, (X, LABELS), with_features=True)
+    assert name == "nothing" or 'Readout(features="classifier")' in str(refusal.value)
+
+
+def test_last_linear_layer_is_refused_unless_it_makes_the_logits():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 7))
+    readout = Readout()
+    readout.attach(model, with_features=True)
+    logits = model[0](X)
+    model[1](logits)
+    with pytest.raises(CaptureError, match=r"the last `nn.Linear` puts out no logits"):
+        readout.read({"logits": logits}, (X, LABELS), with_features=True)
+
+
+def test_model_without_linear_layer_must_name_its_head():
+    with pytest.raises(CaptureError, match="`features` must name the head, because the model has no"):
+        Readout().attach(nn.Identity(), with_features=True)

@@ -51,6 +51,28 @@ def test_correct_of_some_samples():
     assert probe.correct(index).tolist() == plain_readings(base_state(), pool())[0][index].tolist()
 
 
+def test_losses_and_confidences_of_some_samples():
+    probe, index = Probe(Toy(), Pool(pool()), Readout(), batch_size=4), torch.tensor([5, 1, 33, 2, 9])
+    expected = plain_readings(base_state(), pool())[1][index]
+    torch.testing.assert_close(probe.losses(index), expected, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        logits = Toy().net(pool().tensors[0][index, :-1])
+    sure = (logits.exp() / logits.exp().sum(1, keepdim=True)).max(1).values
+    torch.testing.assert_close(probe.confidences(index), sure)
+    assert probe.forwards == 10
+
+
+def test_outputs_without_losses_or_logits_are_refused():
+    readout = Readout(correctness=lambda outputs, batch: batch[1] > 0, step=lambda module, batch: {})
+    probe = Probe(Toy(), Pool(pool()), readout)
+    with pytest.raises(CaptureError, match=r"loss of each pool sample is asked for, .* Return logits"):
+        probe.losses(torch.arange(3))
+    with pytest.raises(
+        CaptureError, match=r"confidence of each .* no logits\. Return them, or .* HighestLoss"
+    ):
+        probe.confidences(torch.arange(3))
+
+
 class Plain(nn.Module):
     def __init__(self):
         super().__init__()

@@ -247,3 +247,57 @@ def test_killed_recording_goes_on_where_it_stopped(tmp_path):
     recorded = record_ledger(again, pool(), path, batch_size=1)
     assert len(again.asked) == N_POOL - kept + 1
     assert recorded.correct.tolist() == plain_readings(base_state(), pool())[0].tolist()
+
+
+def plain_features(x):
+    net = network()
+    net.load_state_dict(base_state())
+    with torch.no_grad():
+        return net[:3](x[:, :-1]), net(x[:, :-1])
+
+
+@pytest.mark.parametrize(("keep", "dtype"), [(("features", "logits"), "float16"), ("wide", "float32")])
+def test_features_and_logits_are_kept(keep, dtype, tmp_path, capsys):
+    keep = {"features": dtype, "logits": dtype} if keep == "wide" else keep
+    recorded = record_ledger(Toy(dropout=0.5), pool(), tmp_path / "l", keep=keep, batch_size=7)
+    tolerance = {"rtol": 1e-3, "atol": 1e-3} if dtype == "float16" else {"rtol": 1e-5, "atol": 1e-6}
+    for name, expected in zip(("features", "logits"), plain_features(pool().tensors[0]), strict=True):
+        assert recorded.column(name).dtype == dtype
+        np.testing.assert_allclose(recorded.column(name), expected.numpy(), **tolerance)
+    size = sum(recorded.column(name).nbytes for name in recorded.columns)
+    assert f"({size / 1e6:,.1f} MB)" in capsys.readouterr().err
+    again = record_ledger(Toy(dropout=0.5), pool(), tmp_path / "l", keep=keep)
+    assert np.array_equal(again.column("features"), recorded.column("features"))
+
+
+def test_finished_ledger_without_what_is_to_be_kept_is_refused(tmp_path):
+    record_ledger(Toy(), pool(), tmp_path / "l", keep=["logits"])
+    with pytest.raises(LedgerError, match=r"`keep` must be in the finished ledger.*\['features'\]"):
+        record_ledger(Toy(), pool(), tmp_path / "l", keep=["features", "logits"])
+
+
+def test_other_things_cannot_be_kept(tmp_path):
+    with pytest.raises(ValueError, match=r"`keep` may hold .features. and .logits., got \['weights'\]"):
+        record_ledger(Toy(), pool(), tmp_path / "l", keep=["weights"])
+    assert not (tmp_path / "l").exists()
+
+
+def test_logits_cannot_be_kept_where_there_are_none(tmp_path):
+    class Ruled(Toy):
+        def outputs(self, loss, logits):
+            return {"loss": loss, "correct": logits[:, 0] > 0, "losses": logits[:, 0].square()}
+
+    with pytest.raises(LedgerError, match="`logits` are to be kept, and the outputs have none"):
+        record_ledger(Ruled(), pool(), tmp_path / "l", keep=["logits"])
+    assert record_ledger(Ruled(), pool(), tmp_path / "f", keep=["features"]).column("features").shape[1] == 8
+
+
+def test_feature_that_does_not_fit_is_refused_by_its_index(tmp_path):
+    class Loud(Toy):
+        def training_step(self, batch, batch_idx):
+            hidden = self.net[:3](batch[0][:, :-1])
+            hidden = hidden + 1e5 * (batch[0][:, -1:] == 1037)
+            return {"logits": self.net[3](hidden)}
+
+    with pytest.raises(ValueError, match=r"`features` of pool index 37 is .* record a wider type"):
+        record_ledger(Loud(), pool(), tmp_path / "l", keep=["features"])

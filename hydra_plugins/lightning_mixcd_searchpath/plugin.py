@@ -17,6 +17,8 @@ SHARED = {
     "strategy": "mixcd/strategy",
     "partition": "mixcd/partition",
     "estimator": "mixcd/estimator",
+    "schedule": "mixcd/schedule",
+    "penalty": "mixcd/penalty",
     "callbacks": "callbacks",
 }
 

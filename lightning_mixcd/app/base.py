@@ -29,8 +29,8 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
     Returns:
         The base model, and the folder of its ledger.
     """
-    parts = {key: config[key] for key in ("data", "model", "base", "seed")}
-    text = OmegaConf.to_yaml(OmegaConf.create(parts), sort_keys=True, resolve=True)
+    parts = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "model", "base")}
+    text = OmegaConf.to_yaml(OmegaConf.create({**parts, "seed": config.seed}), sort_keys=True)
     folder = Path(config.base_dir) / hashlib.sha256(text.encode()).hexdigest()[:16]
     seed_everything(config.seed, workers=True, verbose=False)
     module: LightningModule = make(config.model)
@@ -45,7 +45,9 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
             _train(config, module, pairing)
             with replacing(weights) as aside:
                 torch.save(module.state_dict(), aside)
-        record_ledger(module, pairing.pool, folder / "base.ledger")
+        record_ledger(
+            module, pairing.pool, folder / "base.ledger", columns=pairing.columns, keep=config.base.keep
+        )
     return module, folder / "base.ledger"
 
 

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -11,11 +10,14 @@ from rich.table import Table
 
 from lightning_mixcd.report import Record, read_records
 from lightning_mixcd.report.files import replacing
+from lightning_mixcd.report.intervals import Interval
 from lightning_mixcd.report.plots import plot_pareto, plot_rates, read_rates
 from lightning_mixcd.report.records import METRICS
 from lightning_mixcd.report.tables import Row, compare
 
 __all__ = ["main"]
+
+INTERVALS = ("seconds", "prior_gain", "new_gain", "gap_closed", "matched_gain", "matched_gap_closed")
 
 
 def main() -> None:
@@ -30,42 +32,70 @@ def main() -> None:
         parser.error(str(error))
     rows = compare(records.values(), reference=arguments.reference)
     # Wide enough for the table where there is no terminal to ask.
-    console = Console() if sys.stdout.isatty() else Console(width=130)
+    console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(_table(rows, next(iter(records.values())).data, arguments.reference))
     for path in _write(arguments.folder, rows, records):
         console.print(f"wrote {path}", soft_wrap=True)
 
 
 def _table(rows: list[Row], data: str, reference: str) -> Table:
-    title = (
-        f"{data}: accuracy and damaged share of rehearsed samples in %, gain over {reference} with 95 % CI"
-    )
-    table = Table(title=title)
-    for column in (
-        "method",
-        "mix ratio",
-        "seeds",
-        "prior",
-        "new",
-        "compute units",
-        "damaged",
-        "prior gain",
-        "new gain",
-    ):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
-    for row in rows:
-        values = (f"{row.mix_ratio:g}", f"{row.n}", f"{100 * row.prior:.1f}", f"{100 * row.new:.1f}")
-        damaged = "-" if row.damaged_share is None else f"{100 * row.damaged_share:.1f}"
-        gains = (str(row.prior_gain or "-"), str(row.new_gain or "-"))
-        table.add_row(row.name, *values, f"{row.compute_units:,.0f}", damaged, *gains)
+    title = f"{data}: accuracies, gains over {reference} and shares in %, with 95 % CI; time as a multiple"
+    table = Table(title=title, caption="* ended because its compute units were spent")
+    # A column that says nothing is left out, and one that says the same of all.
+    columns = {head: texts for head, texts in _columns(rows).items() if {*texts} != {"-"}}
+    for head in columns:
+        table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
+    for texts in zip(*columns.values(), strict=True):
+        table.add_row(*texts)
     return table
 
 
+def _columns(rows: list[Row]) -> dict[str, list[str]]:
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    def times(ratio: Interval | None) -> str:
+        return "-" if ratio is None else f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+    def share(ratio: Interval | None) -> str:
+        return (
+            "-"
+            if ratio is None
+            else f"{100 * ratio.mean:.0f} [{100 * ratio.low:.0f}, {100 * ratio.high:.0f}]"
+        )
+
+    return {
+        "method": [row.name for row in rows],
+        "mix ratio": [f"{row.setting.mix_ratio:g}" for row in rows],
+        "weight": _varying([row.setting.rehearsal_weight for row in rows]),
+        "alpha": _varying([row.setting.alpha for row in rows]),
+        "seeds": [f"{row.n}" for row in rows],
+        "prior": [percent(row.prior) for row in rows],
+        "new": [percent(row.new) for row in rows],
+        "compute units": [f"{row.compute_units:,.0f}" for row in rows],
+        "steps": [f"{row.steps:,.0f}{'*' * row.exhausted}" for row in rows],
+        "time": [times(row.seconds) for row in rows],
+        "damaged": [percent(row.damaged_share) for row in rows],
+        "prior gain": [str(row.prior_gain or "-") for row in rows],
+        "new gain": [str(row.new_gain or "-") for row in rows],
+        "gap closed": [share(row.gap_closed) for row in rows],
+        "gain at equal new": [str(row.matched_gain or "-") for row in rows],
+        "gap closed there": [share(row.matched_gap_closed) for row in rows],
+    }
+
+
+def _varying(values: list[float]) -> list[str]:
+    return [f"{value:g}" if len({*values}) > 1 else "-" for value in values]
+
+
 def _flat(row: Row) -> dict[str, object]:
-    values = asdict(row)
-    for gain in ("prior_gain", "new_gain"):
-        interval = values.pop(gain) or {}
-        values |= {f"{gain}_{end}": interval.get(end) for end in ("mean", "low", "high")}
+    values = {"name": row.name, **row.setting._asdict()}
+    for name, value in vars(row).items():
+        if name in INTERVALS:
+            ends = ("mean", "low", "high")
+            values |= {f"{name}_{end}": getattr(value, end, None) for end in ends}
+        elif name not in {"name", "setting"}:
+            values[name] = value
     return values
 
 
@@ -82,7 +112,7 @@ def _write(folder: Path, rows: list[Row], records: dict[Path, Record]) -> list[P
     for run, record in records.items():
         metrics = run / METRICS
         if read_rates(metrics)[0].size:
-            runs.setdefault(f"{record.name}, mix ratio {record.mix_ratio:g}", []).append(metrics)
+            runs.setdefault(f"{record.name}, {record.setting}", []).append(metrics)
     if runs:
         written.append(folder / "rates.png")
         with replacing(written[2]) as aside:

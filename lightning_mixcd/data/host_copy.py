@@ -41,12 +41,12 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Send a tensor from the host to the device; nothing waits for it.
 
     Args:
-        tensor: The tensor, on the CPU.
+        tensor: The tensor, on the CPU or there already.
         device: Where to.
 
     Returns:
         It, or its copy there.
     """
-    if device.type == "cuda":
+    if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

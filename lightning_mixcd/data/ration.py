@@ -5,13 +5,14 @@ from fractions import Fraction
 __all__ = ["Ration"]
 
 MOST = 16
+SHARE = 1_000_000  # Shares are whole numbers of these parts: tenths and hundredths stay what they are.
 
 
 class Ration:
     """Keeps rehearsed rows at `mix_ratio` per finetune row, exactly, whatever the sizes of the batches.
 
     What a step's share leaves behind the point is carried over: after every step the rows given so far are
-    `floor(mix_ratio * finetune rows so far)`.
+    the sum of `mix_ratio * share * finetune rows` over all steps, rounded down.
 
     Args:
         mix_ratio: Rehearsed rows per finetune row, in (0, 16].
@@ -23,6 +24,8 @@ class Ration:
         >>> ration = Ration(0.25)
         >>> [ration.due(10) for _ in range(4)]
         [2, 3, 2, 3]
+        >>> [ration.due(10, share=0.2) for _ in range(4)]
+        [0, 1, 0, 1]
     """
 
     def __init__(self, mix_ratio: float) -> None:
@@ -33,19 +36,29 @@ class Ration:
             )
         # Through the decimal text: 0.1 is meant as one tenth, not as the binary number next to it.
         self._rows, self._per = Fraction(str(mix_ratio)).as_integer_ratio()
+        # Finetune rows, each times the share of its step in millionths.
         self.finetune_rows, self.given_rows = 0, 0
 
-    def due(self, finetune_rows: int) -> int:
+    def due(self, finetune_rows: int, share: bool | float = 1) -> int:
         """Return how many rows to rehearse beside a finetune batch.
 
         Args:
             finetune_rows: Rows of the finetune batch.
+            share: Which part of the mix ratio is rehearsed now, in [0, 1], rounded to a millionth.
 
         Returns:
             Rows due, 0 or more.
+
+        Raises:
+            ValueError: If `share` is out of range.
         """
-        self.finetune_rows += finetune_rows
-        due = self._rows * self.finetune_rows // self._per - self.given_rows
+        if not 0 <= share <= 1:
+            raise ValueError(
+                f"A schedule must return a bool or a share of the mix ratio in [0, 1], got {share}. Raise "
+                "`mix_ratio` to rehearse more."
+            )
+        self.finetune_rows += finetune_rows * round(share * SHARE)
+        due = self._rows * self.finetune_rows // (self._per * SHARE) - self.given_rows
         self.given_rows += due
         return due
 

@@ -2,7 +2,7 @@
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -63,7 +63,7 @@ class PoolStream:
     Args:
         pool: What is rehearsed.
         strategy: Chooses; already set up.
-        base_correct: Which pool samples the base model had right, bool, `(N,)`; None if not known.
+        columns: What is known of each pool sample, by its name in tickets, each `(N, ...)`.
         seed: Seed of all draws.
         rank: This process.
         world_size: All processes.
@@ -74,7 +74,7 @@ class PoolStream:
         self,
         pool: Pool,
         strategy: Strategy,
-        base_correct: npt.NDArray[np.bool_] | None,
+        columns: Mapping[str, npt.NDArray[Any]],
         *,
         seed: int = 0,
         rank: int = 0,
@@ -83,7 +83,7 @@ class PoolStream:
     ) -> None:
         self.pool, self.strategy = pool, strategy
         # A plain view: looking rows up in a `memmap` takes several times as long.
-        self.base_correct = None if base_correct is None else np.asarray(base_correct)
+        self.columns = {name: np.asarray(values) for name, values in columns.items()}
         self.seed, self.rank, self.world_size, self.pin_memory = seed, rank, world_size, pin_memory
         self.rows_per_draw = 0  # of all ranks together
         self._own_rows = 0  # of this one
@@ -226,9 +226,9 @@ class PoolStream:
 
     def _ticket(self, index: Tensor) -> dict[str, Tensor]:
         ticket = {"index": index, **self.strategy.context(index)}
-        if self.base_correct is not None:
-            ticket["base_correct"] = torch.from_numpy(self.base_correct[index.numpy()])
-        elif self._reader is not None:
+        for name, values in self.columns.items():
+            ticket[name] = torch.from_numpy(values[index.numpy()])
+        if self._reader is not None:
             ticket["base_correct"] = torch.ones(len(index), dtype=torch.bool)
         return ticket
 

@@ -22,7 +22,7 @@ from lightning_mixcd.errors import JoinError
 from lightning_mixcd.functional._padding import pad_alike
 from lightning_mixcd.functional._structure import Place, children, is_sequence, rebuild
 
-__all__ = ["join", "n_rows", "take_rows"]
+__all__ = ["join", "n_rows", "pick_rows", "take_rows"]
 
 Batch = TypeVar("Batch")
 _Rows = Tensor | list[object] | tuple[object, ...]
@@ -132,6 +132,26 @@ def take_rows(batch: Batch, start: int, stop: int) -> Batch:
     return cast("Batch", _take(batch, slice(start, stop)))
 
 
+def pick_rows(batch: Batch, index: Tensor) -> Batch:
+    """Pick rows of every leaf, in any order.
+
+    Lists of plain rows, such as strings, are picked from on the host, which waits for `index`.
+
+    Args:
+        batch: Any structure described in this module; not changed.
+        index: Which rows, int64, `(n,)`, on the device of the batch.
+
+    Returns:
+        A batch of the same structure with n rows; constants are kept.
+
+    Example:
+        >>> import torch
+        >>> pick_rows((torch.arange(4), ["a", "b", "c", "d"]), torch.tensor([3, 0]))
+        (tensor([3, 0]), ['d', 'a'])
+    """
+    return cast("Batch", _take(batch, index))
+
+
 def _row_leaves(batch: object, side: str) -> list[tuple[Place, _Rows]]:
     leaves = list(_walk(batch, Place()))
     if not leaves:
@@ -179,13 +199,15 @@ def _agreed_rows(batch: object, side: str) -> int:
     return rows
 
 
-def _take(node: object, rows: slice) -> object:
+def _take(node: object, rows: slice | Tensor) -> object:
     parts = children(node)
     if parts is not None:
         return rebuild(node, {key: _take(part, rows) for key, part in parts.items()})
     if isinstance(node, Tensor):
         return node[rows] if node.ndim else node
-    return type(node)(node[rows]) if is_sequence(node) else node
+    if not is_sequence(node):
+        return node
+    return type(node)(node[rows] if isinstance(rows, slice) else [node[i] for i in rows.tolist()])
 
 
 class _Joiner:

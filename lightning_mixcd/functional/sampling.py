@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["choose_bins", "permute", "stream_key"]
+__all__ = ["choose_bins", "choose_weighted", "permute", "stream_key"]
 
 UInt64Array = npt.NDArray[np.uint64]
 
@@ -77,6 +77,30 @@ def _spread(
         held += np.bincount(_fall(open_, missing, generator), minlength=len(most))
     order = torch.randperm(len(row), generator=generator).numpy()
     row[order] = np.repeat(np.arange(len(most)), held)
+
+
+def choose_weighted(weights: Tensor, n: int, *, generator: torch.Generator) -> Tensor:
+    """Choose places of each row without replacement, one after the other in proportion to their weights.
+
+    Clocks run at the speeds of the weights, and the first to ring are chosen (Efraimidis and Spirakis 2006).
+
+    Args:
+        weights: Above 0, and infinite for a place that must be chosen, of which there are at most `n` in a
+            row; float64, `(D, m)`.
+        n: Places per row, at most m.
+        generator: Source of chance, on the CPU.
+
+    Returns:
+        Distinct places, those of infinite weight first, int64, `(D, n)`.
+
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> weights = torch.tensor([[1.0, 1.0, torch.inf, 1e-9]], dtype=torch.float64)
+        >>> choose_weighted(weights, 3, generator=g).sort().values
+        tensor([[0, 1, 2]])
+    """
+    clock = torch.empty_like(weights).exponential_(generator=generator)
+    return (clock / weights).topk(n, dim=1, largest=False).indices
 
 
 def permute(positions: npt.ArrayLike, size: int, key: int) -> npt.NDArray[np.int64]:

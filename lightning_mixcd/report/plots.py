@@ -7,53 +7,70 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from lightning_mixcd.report.records import Record, read_logged
+from lightning_mixcd.report.intervals import t_interval
+from lightning_mixcd.report.records import Record, Setting, read_logged
 
 __all__ = ["plot_pareto", "plot_rates", "read_rates"]
 
-MARKERS = "osD^vPX*<>hd"
+MARKERS = "osD^vPX*<>h"  # with ten colours, 110 methods differ
+Floats = npt.NDArray[np.float64]
+ACCURACIES = ("new_accuracy", "prior_accuracy")
 RATE = "rehearsal/rate/"
 
 
 def plot_pareto(records: Sequence[Record]) -> Figure:
-    """Plot prior against new accuracy, a marker per method and mix ratio with 95 % error bars over seeds.
+    """Plot prior against new accuracy, a marker per method and setting with 95 % error bars over seeds.
 
     Args:
         records: Runs of one data set.
 
     Returns:
-        The figure; up and to the right is better.
+        The figure; up and to the right is better. Settings of one method are joined by a line. A method that
+        is far from all others is named with its accuracies instead, so that the others can be told apart.
     """
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.subplots()
-    groups: dict[tuple[str, float], list[Record]] = {}
+    groups: dict[str, dict[Setting, list[Record]]] = {}
     for record in records:
-        groups.setdefault((record.name, record.mix_ratio), []).append(record)
-    names = sorted({name for name, _ in groups})
-    for (name, ratio), runs in sorted(groups.items()):
-        values = 100 * np.array([(run.new_accuracy, run.prior_accuracy) for run in runs])
-        mean, error = values.mean(axis=0), 1.96 * values.std(axis=0) / np.sqrt(max(len(runs) - 1, 1))
-        k = names.index(name)
-        label = name if len(groups) == len(names) else f"{name}, mix ratio {ratio:g}"
-        axes.errorbar(
-            mean[0],
-            mean[1],
-            xerr=error[0],
-            yerr=error[1],
-            linestyle="none",
-            label=label,
-            marker=MARKERS[k % len(MARKERS)],
-            color=f"C{k % 10}",
-            capsize=3,
-            markersize=8,
-        )
-    n = max(len(runs) for runs in groups.values())
+        groups.setdefault(record.name, {}).setdefault(record.setting, []).append(record)
+    curves = {
+        name: np.array([_point(runs) for _, runs in sorted(settings.items())])
+        for name, settings in groups.items()
+    }
+    low, high = _limits(np.concatenate([*curves.values()])[:, :2])
+    figure = Figure(figsize=(9, max(5, 1 + 0.22 * len(groups))), layout="constrained")
+    axes = figure.subplots()
+    for k, (name, points) in enumerate(sorted(curves.items())):
+        seen = ((points[:, :2] >= low) & (points[:, :2] <= high)).all(axis=1).any()
+        label = name if seen else f"{name}: {points[-1, 0]:.1f}, {points[-1, 1]:.1f}"
+        new, prior, new_error, prior_error = points.T
+        color, marker = f"C{k % 10}", MARKERS[k % len(MARKERS)]
+        axes.plot(new, prior, label=label, color=color, marker=marker, linewidth=1, markersize=7)
+        axes.errorbar(new, prior, prior_error, new_error, fmt="none", ecolor=color, alpha=0.3)
+    axes.set_xlim(low[0], high[0])
+    axes.set_ylim(low[1], high[1])
+    n = max(len(runs) for settings in groups.values() for runs in settings.values())
     axes.set_xlabel("accuracy on the new task (%)")
     axes.set_ylabel("accuracy on the prior task (%)")
     axes.set_title(f"Learning against keeping: {records[0].data}, {n} seeds, bars 95 %")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
+
+
+# Means of new and prior accuracy, and half their intervals, in %.
+def _point(runs: Sequence[Record]) -> list[float]:
+    intervals = [t_interval([getattr(run, name) for run in runs]) for name in ACCURACIES]
+    known = [interval for interval in intervals if interval is not None]
+    return [100 * i.mean for i in known] + [100 * (i.high - i.mean) for i in known]
+
+
+# Corners around all points but those that are further from the middle half than four times its width.
+def _limits(points: Floats) -> tuple[Floats, Floats]:
+    lower, upper = np.quantile(points, [0.25, 0.75], axis=0)
+    reach = 4 * (upper - lower) + 1
+    near = points[((points >= lower - reach) & (points <= upper + reach)).all(axis=1)]
+    low, high = near.min(axis=0), near.max(axis=0)
+    margin = 0.1 * (high - low) + 0.5
+    return low - margin, high + margin
 
 
 def read_rates(metrics: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -4,13 +4,33 @@ import csv
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from lightning_mixcd.report.files import replacing
 
-__all__ = ["Record", "read_logged", "read_records"]
+__all__ = ["Record", "Setting", "read_logged", "read_records"]
 
 FILE = "result.json"
 METRICS = Path("logs", "metrics.csv")  # as `conf/logger/csv.yaml` has it
+
+
+class Setting(NamedTuple):
+    """How a method was set to trade the prior task for the new one.
+
+    Args:
+        mix_ratio: Rehearsed samples per finetune sample.
+        rehearsal_weight: Weight of a rehearsed sample in the loss.
+        alpha: How far the weights are from the base model (0) to the finetuned one (1).
+    """
+
+    mix_ratio: float
+    rehearsal_weight: float = 1.0
+    alpha: float = 1.0
+
+    def __str__(self) -> str:
+        text = f"mix ratio {self.mix_ratio:g}"
+        text += "" if self.rehearsal_weight == 1 else f", weight {self.rehearsal_weight:g}"
+        return text + ("" if self.alpha == 1 else f", alpha {self.alpha:g}")
 
 
 @dataclass(frozen=True)
@@ -18,15 +38,20 @@ class Record:
     """What one finetuning run measured at its end.
 
     Args:
-        name: Name of the run's method: its strategy's configuration, unless it was given one.
+        name: Name of the run's method: by default its strategy and its penalties, "+" between.
         mix_ratio: Rehearsed samples per finetune sample.
         seed: Seed of base model, data and draws; runs of one seed are a pair.
         data: Name of the data configuration.
         prior_accuracy: On the prior task's validation set, in [0, 1].
         new_accuracy: On the new task's validation set, in [0, 1].
         compute_units: Sample-forwards + 2 x sample-backwards, ledger and extra passes included.
-        seconds: Wall-clock time of the run.
+        seconds: Wall-clock time of `fit`.
         damaged_share: Share of the rehearsed samples that were damaged, over the run; None if not logged.
+        steps: Optimizer steps made.
+        exhausted: Whether the run was ended because its compute units were spent.
+        rehearsal_weight: Weight of a rehearsed sample in the loss.
+        penalties: Names of the penalties.
+        alpha: How far the weights are from the base model (0) to the finetuned one (1); see `wise_ft_curve`.
 
     Example:
         >>> Record("mixcd", 0.25, 0, "digits", 0.91, 0.88, 12000, 3.5).name
@@ -42,13 +67,24 @@ class Record:
     compute_units: int
     seconds: float
     damaged_share: float | None = None
+    steps: int = 0
+    exhausted: bool = False
+    rehearsal_weight: float = 1.0
+    penalties: tuple[str, ...] = ()
+    alpha: float = 1.0
+
+    @property
+    def setting(self) -> Setting:
+        """How the method was set."""
+        return Setting(self.mix_ratio, self.rehearsal_weight, self.alpha)
 
     def write(self, folder: Path) -> None:
         """Write to the run's folder.
 
         Args:
-            folder: The folder.
+            folder: The folder; made if need be.
         """
+        folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / FILE) as aside:
             aside.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
@@ -63,21 +99,22 @@ def read_records(folder: Path) -> dict[Path, Record]:
         The records by the folders of their runs, in the order of these.
 
     Raises:
-        ValueError: If there is none, one is not a record, two are of the same name, mix ratio and seed, or
-            they are of several data sets.
+        ValueError: If there is none, one is not a record, two are of the same name, setting and seed, or they
+            are of several data sets.
     """
     found: dict[Path, Record] = {}
-    seen: dict[tuple[str, str, float, int], Path] = {}
+    seen: dict[tuple[str, str, Setting, int], Path] = {}
     for path in sorted(folder.rglob(FILE)):
         try:
             values = json.loads(path.read_text())
+            values["penalties"] = tuple(values["penalties"])
             record = Record(**{field.name: values[field.name] for field in fields(Record)})
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a run's record ({error!r}). Delete it or run again.") from error
-        key = (record.data, record.name, record.mix_ratio, record.seed)
+        key = (record.data, record.name, record.setting, record.seed)
         if key in seen:
             raise ValueError(
-                f"{path.parent} and {seen[key]} are both {record.name}, mix ratio {record.mix_ratio:g}, seed "
+                f"{path.parent} and {seen[key]} are both {record.name}, {record.setting}, seed "
                 f"{record.seed}. Name methods apart when they run, such as `name=mixcd_label`, or delete one."
             )
         found[path.parent], seen[key] = record, path.parent

@@ -1,70 +1,73 @@
-"""Strategies side by side."""
+"""Methods side by side."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
-from lightning_mixcd.report.records import Record
+from lightning_mixcd.report.intervals import Interval, fieller, t_interval
+from lightning_mixcd.report.matching import matched_gains
+from lightning_mixcd.report.records import Record, Setting
 
-__all__ = ["Interval", "Row", "compare", "paired_difference"]
+__all__ = ["ORACLE", "PLAIN", "Row", "compare"]
 
+ORACLE = "oracle"  # what names of oracles begin with
+PLAIN = "none"  # finetuning without anything
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its 95 % confidence interval.
-
-    Args:
-        mean: The mean.
-        low: Lower end.
-        high: Upper end; equal to the mean if there is one value only.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+Runs = dict[int, Record]  # by seed
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method at one mix ratio, over its seeds.
+    """One method at one setting, over its seeds.
 
     Args:
         name: Its name.
-        mix_ratio: Rehearsed samples per finetune sample.
+        setting: Mix ratio, weight of rehearsal, and share of the way to the finetuned weights.
         n: Number of seeds.
         prior: Mean prior accuracy.
         new: Mean new accuracy.
         compute_units: Mean compute units.
+        steps: Mean number of optimizer steps.
+        exhausted: Whether any run was ended because its compute units were spent.
         damaged_share: Mean share of the rehearsed samples that were damaged; None if not logged.
-        prior_gain: Paired difference in prior accuracy to the reference; None without common seeds.
+        seconds: Wall-clock time of `fit` as a multiple of that of plain finetuning, the geometric mean.
+        prior_gain: Paired difference in prior accuracy to the reference at the same setting.
         new_gain: The same in new accuracy.
+        gap_closed: Prior gain as a share of that of the best oracle at the same setting.
+        matched_gain: Gain in prior accuracy at the reference's new accuracy, see `matched_gains`.
+        matched_gap_closed: That as a share of the best oracle's.
+
+    The last six are None where there is nothing to compare with.
     """
 
     name: str
-    mix_ratio: float
+    setting: Setting
     n: int
     prior: float
     new: float
     compute_units: float
+    steps: float
+    exhausted: bool
     damaged_share: float | None
+    seconds: Interval | None
     prior_gain: Interval | None
     new_gain: Interval | None
+    gap_closed: Interval | None
+    matched_gain: Interval | None
+    matched_gap_closed: Interval | None
 
 
 def compare(records: Iterable[Record], *, reference: str = "uniform") -> list[Row]:
     """Compare every method with a reference, seed by seed.
 
     Args:
-        records: Runs, one for each name, mix ratio and seed.
-        reference: Name of the method compared with, at the same mix ratio.
+        records: Runs, one for each name, setting and seed.
+        reference: Name of the method compared with, at the same setting.
 
     Returns:
-        A row per mix ratio and method, the least accurate on the prior task first.
+        A row per setting and method, the least accurate on the prior task first.
 
     Example:
         >>> runs = [("uniform", 0.8), ("mixcd", 0.9)]
@@ -72,49 +75,81 @@ def compare(records: Iterable[Record], *, reference: str = "uniform") -> list[Ro
         >>> [(row.name, str(row.prior_gain)) for row in compare(records)][1]
         ('mixcd', '+10.0 [+10.0, +10.0]')
     """
-    groups: dict[tuple[float, str], dict[int, Record]] = {}
-    for record in records:
-        groups.setdefault((record.mix_ratio, record.name), {})[record.seed] = record
-    rows = []
-    for (ratio, name), runs in groups.items():
-        against = groups.get((ratio, reference), {})
-        common = sorted(runs.keys() & against.keys())
-        pairs = [(runs[seed], against[seed]) for seed in common]
-        rows.append(
-            Row(
-                name,
-                ratio,
-                len(runs),
-                float(np.mean([run.prior_accuracy for run in runs.values()])),
-                float(np.mean([run.new_accuracy for run in runs.values()])),
-                float(np.mean([run.compute_units for run in runs.values()])),
-                _mean([run.damaged_share for run in runs.values()]),
-                paired_difference([(a.prior_accuracy, b.prior_accuracy) for a, b in pairs]),
-                paired_difference([(a.new_accuracy, b.new_accuracy) for a, b in pairs]),
-            )
+    comparison = _Comparison(records, reference)
+    rows = [comparison.row(name, setting) for name, setting in comparison.groups]
+    return sorted(rows, key=lambda row: (row.setting, row.prior))
+
+
+class _Comparison:
+    def __init__(self, records: Iterable[Record], reference: str) -> None:
+        self.reference = reference
+        self.groups: dict[tuple[str, Setting], Runs] = {}
+        self.plain: Runs = {}
+        for record in records:
+            self.groups.setdefault((record.name, record.setting), {})[record.seed] = record
+            # How much would have been rehearsed makes no difference to a run that rehearses nothing.
+            if record.name == PLAIN:
+                self.plain.setdefault(record.seed, record)
+
+    def row(self, name: str, setting: Setting) -> Row:
+        runs, against = self.groups[name, setting], self.against(setting)
+        gains, matched = self.gains(name, setting), self.matched(name, setting)
+        oracle = self.best_oracle(setting)
+        return Row(
+            name,
+            setting,
+            len(runs),
+            float(np.mean([run.prior_accuracy for run in runs.values()])),
+            float(np.mean([run.new_accuracy for run in runs.values()])),
+            float(np.mean([run.compute_units for run in runs.values()])),
+            float(np.mean([run.steps for run in runs.values()])),
+            any(run.exhausted for run in runs.values()),
+            _mean([run.damaged_share for run in runs.values()]),
+            _slowdown(runs, self.plain),
+            t_interval([*gains.values()]),
+            t_interval([a.new_accuracy - b.new_accuracy for a, b in _pairs(runs, against)]),
+            _ratio(gains, self.gains(oracle, setting)) if oracle else None,
+            t_interval([*matched.values()]),
+            _ratio(matched, self.matched(oracle, setting)) if oracle else None,
         )
-    return sorted(rows, key=lambda row: (row.mix_ratio, row.prior))
+
+    def against(self, setting: Setting) -> Runs:
+        return self.groups.get((self.reference, setting._replace(alpha=1.0)), {})
+
+    def gains(self, name: str, setting: Setting) -> dict[int, float]:
+        pairs = _pairs(self.groups.get((name, setting), {}), self.against(setting))
+        return {a.seed: a.prior_accuracy - b.prior_accuracy for a, b in pairs}
+
+    # Along the settings of one mix ratio, which cost the same, if there are several.
+    def matched(self, name: str, setting: Setting) -> dict[int, float]:
+        of_name = {other: runs for (named, other), runs in self.groups.items() if named == name}
+        alike = {other: runs for other, runs in of_name.items() if other.mix_ratio == setting.mix_ratio}
+        curve = alike if len(alike) > 1 else of_name
+        return {} if name == self.reference else matched_gains([*curve.values()], self.against(setting))
+
+    def best_oracle(self, setting: Setting) -> str | None:
+        found = {
+            name: np.mean([run.prior_accuracy for run in runs.values()])
+            for (name, other), runs in self.groups.items()
+            if name.startswith(ORACLE) and other == setting
+        }
+        return max(found, key=lambda name: found[name], default=None)
+
+
+def _pairs(runs: Runs, others: Runs) -> list[tuple[Record, Record]]:
+    return [(runs[seed], others[seed]) for seed in sorted(runs.keys() & others.keys())]
+
+
+def _ratio(gains: Mapping[int, float], of: Mapping[int, float]) -> Interval | None:
+    seeds = sorted(gains.keys() & of.keys())
+    return fieller([gains[seed] for seed in seeds], [of[seed] for seed in seeds])
+
+
+def _slowdown(runs: Runs, plain: Runs) -> Interval | None:
+    logs = t_interval([math.log(a.seconds / b.seconds) for a, b in _pairs(runs, plain)])
+    return logs and Interval(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
-
-
-def paired_difference(pairs: Sequence[tuple[float, float]]) -> Interval | None:
-    """Return the mean difference within pairs, with its t interval.
-
-    Args:
-        pairs: Values of method and reference, one pair per seed.
-
-    Returns:
-        The interval; None without any pair, of width 0 where the differences do not vary.
-    """
-    if not pairs:
-        return None
-    differences = np.subtract(*np.transpose(pairs))
-    mean = float(differences.mean())
-    if len(pairs) == 1 or np.ptp(differences) < 1e-12:
-        return Interval(mean, mean, mean)
-    low, high = stats.t.interval(0.95, len(pairs) - 1, loc=mean, scale=stats.sem(differences))
-    return Interval(mean, float(low), float(high))

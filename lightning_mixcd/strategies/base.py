@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.types import Outcome
@@ -18,6 +18,14 @@ class PoolProbe(Protocol):
 
     def correct(self, index: Tensor) -> Tensor:
         """Return whether the model, in eval mode, gets the pool samples `index` right: bool, `(n,)`."""
+        ...
+
+    def losses(self, index: Tensor) -> Tensor:
+        """Return the loss of each of these samples in nats, in eval mode: float32, `(n,)`."""
+        ...
+
+    def confidences(self, index: Tensor) -> Tensor:
+        """Return the highest probability of each of these samples, in eval mode: float32, `(n,)`."""
         ...
 
 
@@ -35,14 +43,20 @@ class Strategy(ABC):
     Attributes:
         rehearses: False for the strategy that never draws.
         needs_ledger: Whether `setup` must be given a ledger.
+        needs_columns: Columns that the ledger must have, besides `correct` and `loss`.
         needs_loss: Whether outcomes must carry the loss of each sample.
+        needs_logits: Whether outcomes must carry the logits of each sample.
+        needs_features: Whether outcomes must carry the input of the head for each sample; see `attach`.
         refresh_every_n_steps: How often `refresh` is called with a probe of the model; None for never.
         n_available: Samples that can be drawn, set by `setup`.
     """
 
     rehearses: ClassVar[bool] = True
-    needs_ledger: ClassVar[bool] = False
-    needs_loss: ClassVar[bool] = False
+    needs_ledger: bool = False
+    needs_columns: tuple[str, ...] = ()
+    needs_loss: bool = False
+    needs_logits: bool = False
+    needs_features: bool = False
     refresh_every_n_steps: int | None = None
     n_available: int = 0
 
@@ -54,6 +68,13 @@ class Strategy(ABC):
             n_pool: Size of the pool, N.
             ledger: The base model's record of the pool, if there is one.
             seed: Seed of whatever is shuffled once for the run.
+        """
+
+    def attach(self, head: nn.Module) -> None:  # noqa: B027 -- may be left as it is
+        """Get to know the head, before `setup`; only where `needs_features`.
+
+        Args:
+            head: The live submodule that makes logits of features; to be read, never run.
         """
 
     def setup_streams(self, sizes: Tensor, *, seed: int) -> None:  # noqa: ARG002 -- see the error

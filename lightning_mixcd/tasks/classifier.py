@@ -1,5 +1,7 @@
 """An ordinary classifier, that knows nothing of rehearsal."""
 
+from collections import OrderedDict
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -66,20 +68,24 @@ class Classifier(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.lr)
 
 
-def mlp(*, n_inputs: int, n_classes: int, width: int = 64, lr: float = 3e-3) -> Classifier:
-    """Make a classifier with one hidden layer.
+def mlp(*, n_inputs: int, n_classes: int, width: int = 64, n_hidden: int = 1, lr: float = 3e-3) -> Classifier:
+    """Make a perceptron.
 
     Args:
         n_inputs: Inputs per sample, flattened.
         n_classes: Number of classes.
-        width: Hidden units.
+        width: Units of a hidden layer.
+        n_hidden: Hidden layers.
         lr: Learning rate.
 
     Returns:
-        The module, with weights from the global generator.
+        The module, with weights from the global generator. Its last layer is the submodule `network.head`.
     """
-    layers = [nn.Flatten(), nn.Linear(n_inputs, width), nn.ReLU(), nn.Linear(width, n_classes)]
-    return Classifier(nn.Sequential(*layers), n_classes=n_classes, lr=lr)
+    widths = [n_inputs, *n_hidden * [width]]
+    hidden: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in pairwise(widths):
+        hidden += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return Classifier(_headed(hidden, nn.Linear(widths[-1], n_classes)), n_classes=n_classes, lr=lr)
 
 
 def cnn(*, n_inputs: int, n_classes: int, width: int = 16, lr: float = 3e-3) -> Classifier:
@@ -92,16 +98,19 @@ def cnn(*, n_inputs: int, n_classes: int, width: int = 16, lr: float = 3e-3) -> 
         lr: Learning rate.
 
     Returns:
-        The module, with weights from the global generator.
+        The module, with weights from the global generator. Its last layer is the submodule `network.head`.
     """
-    features = 2 * width * (n_inputs // 4)
-    layers = [
+    convolutions = [
         nn.Conv2d(1, width, 3, padding=1),
         nn.ReLU(),
         nn.Conv2d(width, 2 * width, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(features, n_classes),
     ]
-    return Classifier(nn.Sequential(*layers), n_classes=n_classes, lr=lr)
+    head = nn.Linear(2 * width * (n_inputs // 4), n_classes)
+    return Classifier(_headed(convolutions, head), n_classes=n_classes, lr=lr)
+
+
+def _headed(features: list[nn.Module], head: nn.Linear) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(features=nn.Sequential(*features), head=head))

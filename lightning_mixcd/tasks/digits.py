@@ -5,14 +5,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
-from typing_extensions import override
+from torch.utils.data import TensorDataset
 
 from lightning_mixcd.tasks.pairing import Pairing
+from lightning_mixcd.tasks.tensor_data import TensorDataModule
 
-__all__ = ["Digits", "Shift", "TensorDataModule", "digits_pairing"]
+__all__ = ["Digits", "Shift", "digits_pairing"]
 
 Shift = Literal["rot90", "rot180", "invert", "flip", "transpose"]
 
@@ -70,7 +69,7 @@ def shifted(images: Tensor, shift: Shift) -> Tensor:
     """Turn images into those of another task.
 
     Args:
-        images: In [0, 1], `(N, 1, 8, 8)`.
+        images: In [0, 1], square, `(N, 1, S, S)`.
         shift: What to do.
 
     Returns:
@@ -90,34 +89,6 @@ def shifted(images: Tensor, shift: Shift) -> Tensor:
     if shift == "transpose":
         return images.transpose(2, 3)
     raise ValueError(f'`shift` must be "rot90", "rot180", "invert", "flip" or "transpose", got {shift!r}.')
-
-
-class TensorDataModule(LightningDataModule):
-    """Loaders of one task whose samples are in memory.
-
-    Args:
-        train: Set to train on, in another order each epoch.
-        val: Set to validate on.
-        batch_size: Samples per training batch.
-
-    Example:
-        >>> digits = Digits.load()
-        >>> data = TensorDataModule(digits.new_train, digits.new_test)
-        >>> len(data.train_dataloader()), len(data.val_dataloader())
-        (11, 1)
-    """
-
-    def __init__(self, train: TensorDataset, val: TensorDataset, *, batch_size: int = 32) -> None:
-        super().__init__()
-        self.train, self.val, self.batch_size = train, val, batch_size
-
-    @override
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
-
-    @override
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(self.val, batch_size=1024)
 
 
 def digits_pairing(*, shift: Shift = "rot90", batch_size: int = 32, seed: int = 0) -> Pairing:

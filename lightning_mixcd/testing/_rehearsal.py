@@ -42,11 +42,22 @@ class ToyProbe:
 
     def correct(self, index: Tensor) -> Tensor:
         """Return whether it has each of these samples right, bool, `(n,)`."""
+        return self._checked(index) % 4 != 0
+
+    def losses(self, index: Tensor) -> Tensor:
+        """Return the loss of each of these samples, float32, `(n,)`."""
+        return (self._checked(index) % 4).float() / 4
+
+    def confidences(self, index: Tensor) -> Tensor:
+        """Return the highest probability of each of these samples, float32, `(n,)`."""
+        return (self._checked(index) % 3 + 1).float() / 3
+
+    def _checked(self, index: Tensor) -> Tensor:
         within = ((index >= 0) & (index < self.n_pool)).all()
         require(
             within, f"`refresh` must ask for pool indices below {self.n_pool}, asked for {index.tolist()}."
         )
-        return index % 4 != 0
+        return index
 
 
 def generator(seed: int) -> torch.Generator:

@@ -7,6 +7,7 @@ from lightning_mixcd.strategies.base import Strategy
 from lightning_mixcd.testing._draws import DRAW_CHECKS
 from lightning_mixcd.testing._learning import LEARNING_CHECKS
 from lightning_mixcd.testing._rehearsal import Case
+from lightning_mixcd.testing._screening import SCREENING_CHECKS
 from lightning_mixcd.testing._support import factory, require, same, saved_and_loaded, toys, untouched_chance
 
 __all__ = ["check_strategy"]
@@ -18,7 +19,8 @@ def check_strategy(
     """Check that draws are well formed and repeatable, that state is complete, and that learning adds up.
 
     What is drawn must depend on signal, generator and `draw_state` alone; what is learnt must be the same
-    whether one process or many saw the outcomes; neither may touch global random state.
+    whether one process or many saw the outcomes; neither may touch global random state. What a `Screening`
+    chooses among candidates must be distinct, repeatable, and found on the device.
 
     Args:
         strategy: The strategy, or a function that makes one.
@@ -41,7 +43,7 @@ def check_strategy(
             _check_needs(case)
             if not make().rehearses:
                 continue
-            for check in (*DRAW_CHECKS, *LEARNING_CHECKS):
+            for check in (*DRAW_CHECKS, *LEARNING_CHECKS, *SCREENING_CHECKS):
                 check(case)
 
 

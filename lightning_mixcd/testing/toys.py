@@ -12,8 +12,8 @@ MAIN = "mixed"
 def toy_ledgers() -> dict[str, Ledger]:
     """Make the ledgers that parts are checked on.
 
-    All have the columns `label` (three classes, of 70%, 30%, and one single sample), `source` (strings) and
-    `features` (three clusters in the plane).
+    All have the columns `label` (three classes, of 70%, 30%, and one single sample), `source` (strings),
+    `features` (three clusters in the plane) and `logits` (of the three classes).
 
     Returns:
         Ledgers by name: `"mixed"`, `"two samples"`, `"all correct"` and `"few correct"`.
@@ -40,4 +40,5 @@ def _ledger(n: int, wrong: range = range(0)) -> Ledger:
     cluster = rng.integers(3, size=n)
     features = rng.normal(cluster[:, None] * 5, 1, size=(n, 2))
     source = np.array(["books", "news", "web"])[cluster]
-    return Ledger.from_arrays(correct=correct, loss=loss, label=label, source=source, features=features)
+    logits = rng.normal(np.eye(3)[label] * 2, 1)
+    return Ledger.from_arrays(correct, loss, label=label, source=source, features=features, logits=logits)

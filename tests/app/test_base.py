@@ -1,5 +1,8 @@
 """The base model is trained once, even where what follows is interrupted."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -22,7 +25,7 @@ def config(tmp_path):
 
 
 def test_interrupted_recording_does_not_train_again(config, monkeypatch):
-    def die(*_):
+    def die(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -37,7 +40,7 @@ def test_interrupted_recording_does_not_train_again(config, monkeypatch):
 
 
 def test_interrupted_training_leaves_nothing_that_counts(config, monkeypatch):
-    def die(*_):
+    def die(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -46,3 +49,20 @@ def test_interrupted_training_leaves_nothing_that_counts(config, monkeypatch):
             base.base_model(config, make(config.data))
     _, path = base.base_model(config, make(config.data))
     assert Ledger.open(path).correct.mean() > 0.1
+
+
+def test_ledger_has_what_the_pairing_and_the_model_know(config):
+    half = np.arange(600) % 2
+    module, path = base.base_model(config, replace(make(config.data), columns={"half": half}))
+    ledger = Ledger.open(path)
+    assert ledger.column("half").tolist() == half.tolist()
+    logits = module.network.head(torch.tensor(ledger.column("features")).float())
+    assert logits.detach().numpy() == pytest.approx(ledger.column("logits"), abs=0.05)
+
+
+def test_other_data_is_another_base_model(config):
+    _, first = base.base_model(config, make(config.data))
+    config.data_dir = "elsewhere"  # says nothing about digits
+    assert base.base_model(config, make(config.data))[1] == first
+    config.data.shift = "flip"
+    assert base.base_model(config, make(config.data))[1] != first

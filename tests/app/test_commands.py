@@ -2,11 +2,14 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from lightning_mixcd.report import read_records
 
 SHORT = ["trainer=cpu", "trainer.max_epochs=2", "base.max_epochs=2", "trainer.enable_progress_bar=false"]
 
@@ -36,6 +39,22 @@ def test_sweep_leaves_a_record_per_run(sweep):
     assert all(0 <= record["prior_accuracy"] <= 1 for record in records)
     # 350 finetune samples twice, a quarter as many rehearsed, 3 units each; mix-cd pays for its ledger.
     assert [record["compute_units"] for record in records] == [3 * (700 + 175) + 600, 3 * (700 + 175)]
+    assert all(record["steps"] == 2 * math.ceil(350 / 32) for record in records)
+    assert not any(record["exhausted"] for record in records)
+
+
+def test_penalty_budget_and_points_towards_the_base_are_recorded(sweep):
+    chosen = ["strategy=uniform", "penalty=l2sp", "max_compute_units=1500", "wise_ft=[0,1]", "mix_ratio=0.5"]
+    done = run(sweep, "mixcd-train", *chosen, "hydra.run.dir=one", *SHORT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = read_records(sweep / "one")
+    record, base, last = (records[sweep / "one" / name] for name in ("", "wise_ft_0", "wise_ft_1"))
+    assert (record.name, record.penalties, record.setting) == ("uniform+l2sp", ("l2sp",), (0.5, 1, 1))
+    # A step is 48 rows of 3 units each.
+    assert (record.exhausted, record.steps) == (True, math.ceil(1500 / (3 * 48)))
+    assert (last.prior_accuracy, last.new_accuracy) == (record.prior_accuracy, record.new_accuracy)
+    assert base.name == last.name == "uniform+l2sp+wise_ft"
+    assert base.new_accuracy < last.new_accuracy
 
 
 def test_runs_of_one_seed_share_one_base_model(sweep):

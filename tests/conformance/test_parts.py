@@ -6,6 +6,7 @@ import pkgutil
 from functools import partial
 
 import pytest
+import torch
 
 from lightning_mixcd import estimators, partitions, strategies
 from lightning_mixcd.estimators import DecayedBeta, Estimator, LastBatch, RunningMean, Static
@@ -20,15 +21,45 @@ from lightning_mixcd.partitions import (
     Single,
 )
 from lightning_mixcd.strategies import (
+    ASER,
+    MIR,
     ClassBalanced,
+    FunctionStrategy,
+    GDumbMemory,
+    GradientMatching,
+    Grasp,
+    GSSMemory,
+    HeadProbe,
+    HerdingMemory,
+    HighestLoss,
+    LastLayerInfluence,
+    LeastConfidence,
+    LossProportional,
     MixCD,
     NoRehearsal,
     Oracle,
+    PredictedForgetting,
+    ScreenDamaged,
+    ScreenHighestLoss,
+    ScreenLeastConfidence,
     Strategy,
     Uniform,
     UniformCorrect,
 )
 from lightning_mixcd.testing import check_estimator, check_partition, check_strategy
+
+
+def any_of_them(n, ledger, generator):
+    return torch.randperm(ledger.size, generator=generator)[:n]
+
+
+def head_probe(**settings):
+    strategy = HeadProbe(**settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        strategy.attach(torch.nn.Linear(2, 3))
+    return strategy
+
 
 STRATEGIES = {
     NoRehearsal: [NoRehearsal],
@@ -43,6 +74,37 @@ STRATEGIES = {
         lambda: MixCD(partition=Shuffled(ByLabel()), floor=1.0),
         lambda: MixCD(partition=ByLossQuantile(3), estimator=Static([0.1, 0.0, 0.9])),
     ],
+    LossProportional: [
+        *(partial(LossProportional, source) for source in ("ledger", "last_seen", "refresh")),
+        lambda: LossProportional(correct_only=True, floor=0.0),
+    ],
+    HighestLoss: [
+        *(partial(HighestLoss, source) for source in ("ledger", "last_seen", "refresh")),
+        lambda: HighestLoss("refresh", correct_only=True, every_n_steps=1, candidates_per_row=2),
+    ],
+    LeastConfidence: [LeastConfidence, lambda: LeastConfidence("refresh", correct_only=True)],
+    GDumbMemory: [lambda: GDumbMemory(2), lambda: GDumbMemory(30)],
+    HerdingMemory: [lambda: HerdingMemory(2), lambda: HerdingMemory(30)],
+    GSSMemory: [lambda: GSSMemory(2), lambda: GSSMemory(30, compared=3)],
+    Grasp: [Grasp],
+    HeadProbe: [
+        head_probe,
+        lambda: head_probe(uniform_share=0.0, sharpness=5.0),
+        lambda: head_probe(uniform_share=1.0, rank=1, halflife_steps=float("inf")),
+        lambda: head_probe(importance=1.0, candidates_per_row=1),
+    ],
+    PredictedForgetting: [
+        PredictedForgetting,
+        lambda: PredictedForgetting(rank=1, candidates_per_row=1, halflife_steps=1.0),
+    ],
+    MIR: [MIR, lambda: MIR(UniformCorrect(), candidates_per_row=2)],
+    LastLayerInfluence: [LastLayerInfluence],
+    GradientMatching: [GradientMatching],
+    ASER: [ASER, lambda: ASER(ClassBalanced())],
+    ScreenDamaged: [ScreenDamaged, lambda: ScreenDamaged(Uniform())],
+    ScreenHighestLoss: [ScreenHighestLoss],
+    ScreenLeastConfidence: [ScreenLeastConfidence],
+    FunctionStrategy: [lambda: FunctionStrategy(any_of_them)],
     Oracle: [Oracle, lambda: Oracle(uniform_share=0.0), lambda: Oracle(every_n_steps=1, uniform_share=1.0)],
 }
 PARTITIONS = {

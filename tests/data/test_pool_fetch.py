@@ -132,7 +132,7 @@ LEDGER = Ledger.from_arrays(correct=np.arange(N) % 3 != 0, loss=np.arange(N) / N
 def stream(dataset, strategy=None, **pool):
     strategy = strategy or Uniform()
     strategy.setup(N, LEDGER, seed=0)
-    return PoolStream(Pool(dataset, **{"lag": 4, **pool}), strategy, LEDGER.correct)
+    return PoolStream(Pool(dataset, **{"lag": 4, **pool}), strategy, {"base_correct": LEDGER.correct})
 
 
 def taken(stream, n_steps=30, n=2):

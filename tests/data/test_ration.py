@@ -22,6 +22,32 @@ def test_rows_so_far_are_the_ratio_rounded_down(ratio, batches):
         assert given_rows == math.floor(Fraction(repr(ratio)) * finetune)
 
 
+shares = st.one_of(st.booleans(), st.sampled_from([0, 0.1, 0.25, 0.999, 1]), st.floats(0, 1))
+
+
+@given(ratios, st.lists(st.tuples(st.integers(0, 200), shares), max_size=30))
+def test_shares_of_the_ratio_are_summed_up_exactly(ratio, batches):
+    ration, entitled, given_rows = Ration(ratio), Fraction(0), 0
+    for rows, share in batches:
+        due = ration.due(rows, share)
+        entitled += Fraction(repr(ratio)) * rows * Fraction(f"{float(share):.6f}")
+        given_rows += due
+        assert 0 <= due <= ration.most(rows)
+        assert given_rows == math.floor(entitled)
+
+
+def test_steps_without_a_share_are_not_made_up_for():
+    ration = Ration(0.5)
+    assert [ration.due(3, share) for share in (1, False, 0.0, False, True, 1)] == [1, 0, 0, 0, 2, 1]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+def test_share_out_of_range_is_refused(share):
+    message = rf"a share of the mix ratio in \[0, 1\], got {share}\. Raise `mix_ratio` to rehearse more"
+    with pytest.raises(ValueError, match=message):
+        Ration(0.5).due(4, share)
+
+
 def test_a_tenth_is_a_tenth():
     ration = Ration(0.1)
     assert [ration.due(1) for _ in range(30)] == ([0] * 9 + [1]) * 3
@@ -32,13 +58,16 @@ def test_parts_of_a_row_are_carried_over():
     assert [ration.due(3) for _ in range(8)] == [2, 2, 2, 3] * 2
 
 
-@given(ratios, st.lists(st.integers(0, 50), max_size=10), st.lists(st.integers(0, 50), max_size=10))
+steps = st.lists(st.tuples(st.integers(0, 50), shares), max_size=10)
+
+
+@given(ratios, steps, steps)
 def test_resumed_ration_goes_on(ratio, before, after):
     whole, resumed = Ration(ratio), Ration(ratio)
-    for rows in before:
-        whole.due(rows)
+    for step in before:
+        whole.due(*step)
     resumed.load_state_dict(whole.state_dict())
-    assert [whole.due(rows) for rows in after] == [resumed.due(rows) for rows in after]
+    assert [whole.due(*step) for step in after] == [resumed.due(*step) for step in after]
 
 
 @pytest.mark.parametrize("ratio", [0, -0.5, 16.01, math.inf, math.nan])

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset, default_collate
 
 from lightning_mixcd.data.seeded import SeededFetch, seeded
 
@@ -75,6 +76,15 @@ def test_draw_and_seed_decide_augmentation_and_collation(dataset):
 def test_default_collation_is_torchs():
     batch = SeededFetch([1.0, 2.0, 3.0], seed=0).__getitems__((0, [2, 0]))
     assert batch.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("index", [[0], [3, 0, 3], [4, 1, 2, 0]])
+def test_rows_in_memory_are_what_torchs_collation_makes(index):
+    data = TensorDataset(torch.randn(5, 2, 3), torch.arange(5), torch.rand(5, 1, dtype=torch.float64))
+    ours = SeededFetch(data, seed=None).__getitems__((0, index))
+    theirs = default_collate([data[i] for i in index])
+    assert type(ours) is type(theirs)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))
 
 
 def test_without_a_seed_nothing_is_seeded():

@@ -80,7 +80,7 @@ class Run(Resumable):
         self.stream = PoolStream(
             Pool(dataset or Samples(), **pool),
             self.strategy,
-            LEDGER.correct,
+            {"base_correct": LEDGER.correct},
             seed=seed,
             rank=rank,
             world_size=world_size,
@@ -121,7 +121,7 @@ class TestTickets:
 
     def test_without_a_ledger_nothing_is_known(self):
         run = Run()
-        stream = PoolStream(Pool(Samples()), run.strategy, None)
+        stream = PoolStream(Pool(Samples()), run.strategy, {})
         stream.begin(3)
         assert set(stream.take(3)["ticket"]) == {"index"}
 
@@ -424,6 +424,8 @@ def test_nor_while_nothing_is_drawn():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_rows_are_pinned_where_they_will_move():
     run = Run(num_workers=2)
-    stream = PoolStream(Pool(Samples(), num_workers=2), run.strategy, LEDGER.correct, pin_memory=True)
+    stream = PoolStream(
+        Pool(Samples(), num_workers=2), run.strategy, {"base_correct": LEDGER.correct}, pin_memory=True
+    )
     stream.begin(4)
     assert stream.take(4)["batch"]["x"].is_pinned()

@@ -139,7 +139,7 @@ class Run(Resumable):
         streams = Streams({name: make(name) for name in LENGTHS}, sizes=SIZES, base_correct=base_correct)
         self.strategy.setup_streams(streams.sizes, seed=5)
         pool = Pool(streams, **{"lag": 4, **pool})
-        self.stream = PoolStream(pool, self.strategy, None, seed=5, rank=rank, world_size=world_size)
+        self.stream = PoolStream(pool, self.strategy, {}, seed=5, rank=rank, world_size=world_size)
         self.wrong, self.seen = np.zeros(len(LENGTHS)), np.zeros(len(LENGTHS))
 
     def step(self, n=6):
@@ -336,7 +336,7 @@ def test_streams_of_the_user_stay_as_they_are(make):
     for _ in range(2):
         strategy = Uniform()
         strategy.setup_streams(streams.sizes, seed=0)
-        rows = PoolStream(Pool(streams), strategy, None)
+        rows = PoolStream(Pool(streams), strategy, {})
         rows.begin(6)
         assert flat(rows.take(6)["batch"]["x"].tolist() for _ in range(2)) == flat(passes(make("small"), 3))
         assert getattr(stream, "epoch", 0) == 0

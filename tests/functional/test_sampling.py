@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lightning_mixcd.functional.sampling import choose_bins, permute, stream_key
+from lightning_mixcd.functional.sampling import choose_bins, choose_weighted, permute, stream_key
 from tests.oracles.chance import fits
 
 
@@ -146,3 +146,21 @@ class TestStreamKey:
     def test_one_bit_more_changes_half_of_the_bits(self):
         flips = [(stream_key(3, i) ^ stream_key(3, i ^ 1)).bit_count() for i in range(500)]
         assert np.mean(flips) == pytest.approx(32, abs=1)
+
+
+def test_weighted_choice_follows_the_law_of_one_after_the_other():
+    weights = torch.tensor([1.0, 2.0, 4.0, 0.5], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    chosen = choose_weighted(weights.expand(20_000, 4), 2, generator=generator)
+    for first, second in itertools.permutations(range(4), 2):
+        rest = weights.sum() - weights[first]
+        expected = float(weights[first] / weights.sum() * weights[second] / rest)
+        share = float(((chosen[:, 0] == first) & (chosen[:, 1] == second)).double().mean())
+        assert share == pytest.approx(expected, abs=4 * (expected / 20_000) ** 0.5)
+
+
+def test_places_that_must_be_chosen_are():
+    weights = torch.ones(50, 6, dtype=torch.float64).masked_fill(torch.arange(6) < 2, torch.inf)
+    chosen = choose_weighted(weights, 3, generator=torch.Generator().manual_seed(0))
+    assert chosen[:, :2].sort(dim=1).values.tolist() == [[0, 1]] * 50
+    assert {*chosen[:, 2].tolist()} == {2, 3, 4, 5}

@@ -5,17 +5,40 @@ from lightning_mixcd.report import Record
 from lightning_mixcd.report.plots import plot_pareto, plot_rates, read_rates
 
 
-def test_pareto_shows_each_strategy_at_its_mean():
+def record(name, prior, seed=0, weight=1.0, new=0.9):
+    return Record(name, 0.25, seed, "digits", prior, new, 1, 1.0, rehearsal_weight=weight)
+
+
+def test_pareto_shows_each_method_at_its_mean():
     records = [
-        Record(name, 0.25, seed, "digits", prior, 0.9, 1, 1.0)
+        record(name, prior + change, seed)
         for name, prior in (("uniform", 0.5), ("mixcd", 0.7))
-        for seed, prior in ((0, prior - 0.1), (1, prior + 0.1))
+        for seed, change in ((0, -0.1), (1, 0.1))
     ]
     (axes,) = plot_pareto(records).axes
-    shown = {bar.get_label(): bar.lines[0].get_xydata()[0] for bar in axes.containers}
+    shown = {line.get_label(): line.get_xydata()[0] for line in axes.lines}
     assert shown["mixcd"] == pytest.approx([90, 70])
     assert shown["uniform"] == pytest.approx([90, 50])
     assert "2 seeds" in axes.get_title()
+
+
+def test_settings_of_a_method_are_one_line():
+    records = [record("mixcd", prior, weight=weight) for weight, prior in ((3, 0.8), (0.5, 0.6), (1, 0.7))]
+    (line,) = [line for line in plot_pareto(records).axes[0].lines if line.get_label() == "mixcd"]
+    assert line.get_ydata() == pytest.approx([60, 70, 80])
+
+
+def test_methods_of_a_large_comparison_look_different():
+    records = [record(f"method {k}", 0.5 + 0.01 * k) for k in range(40)]
+    lines = plot_pareto(records).axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 40
+
+
+def test_method_far_from_all_others_does_not_press_these_together():
+    records = [record(f"method {k}", 0.8 + 0.01 * k) for k in range(5)]
+    (axes,) = plot_pareto([*records, record("none", 0.1)]).axes
+    assert axes.get_ylim()[0] > 50
+    assert "none: 90.0, 10.0" in [line.get_label() for line in axes.lines]
 
 
 def test_rates_are_averaged_over_runs(tmp_path):

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from lightning_mixcd.report import Record, read_records
 
-GOOD = Record("mixcd", 0.25, 3, "digits", 0.9, 0.8, 1234, 2.5)
+GOOD = Record("mixcd", 0.25, 3, "digits", 0.9, 0.8, 1234, 2.5, penalties=("ewc", "lwf"), exhausted=True)
 
 
 def test_round_trip(tmp_path):
@@ -24,7 +26,14 @@ def test_broken_record_is_named(tmp_path, text):
         read_records(tmp_path)
 
 
-def test_two_runs_of_one_name_ratio_and_seed_are_refused(tmp_path):
+def test_runs_of_one_method_at_several_settings_are_kept_apart(tmp_path):
+    other = {"rehearsal_weight": 3.0}, {"mix_ratio": 1.0}, {"alpha": 0.5}, {"seed": 4}
+    for k, change in enumerate(({}, *other)):
+        replace(GOOD, **change).write(tmp_path / str(k))
+    assert len(read_records(tmp_path)) == 5
+
+
+def test_two_runs_of_one_name_setting_and_seed_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         GOOD.write(tmp_path / name)

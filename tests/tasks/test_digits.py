@@ -1,12 +1,8 @@
 import pytest
 import torch
 
-from lightning_mixcd.tasks import Digits, cnn, digits_pairing, mlp
+from lightning_mixcd.tasks import Digits
 from lightning_mixcd.tasks.digits import shifted
-
-
-def rows(dataset):
-    return {bytes(x.numpy().tobytes()) for x, _ in dataset}
 
 
 def test_sets_do_not_overlap_and_leave_nothing_out():
@@ -41,13 +37,3 @@ def test_shift_moves_the_pixel_to_where_it_should_be(shift, corner):
 def test_unknown_shift_is_refused():
     with pytest.raises(ValueError, match=r"`shift` must be .*got 'mirror'"):
         shifted(torch.zeros(1, 1, 8, 8), "mirror")
-
-
-@pytest.mark.parametrize("make", [mlp, cnn])
-def test_models_take_the_batches_of_the_pairing(make):
-    pairing = digits_pairing(batch_size=8)
-    module = make(n_inputs=64, n_classes=10)
-    outputs = module.training_step(next(iter(pairing.new.train_dataloader())), 0)
-    assert outputs["logits"].shape == (8, 10)
-    outputs["loss"].backward()
-    assert all(p.grad is not None for p in module.parameters())

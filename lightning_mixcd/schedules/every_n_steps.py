@@ -1,4 +1,4 @@
-"""At which steps rehearsal happens."""
+"""Rehearse at even distances."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ __all__ = ["EveryNSteps"]
 class EveryNSteps:
     """Rehearse at every n-th optimizer step from a first to a last one.
 
-    Any `Callable[[int], bool]` of the optimizer step will do as a schedule. Rows that fall due at other steps
-    are not saved up: a rehearsed step has `mix_ratio` rows per row of its own batch.
+    Rows that fall due at other steps are not saved up: a rehearsed step has `mix_ratio` rows per row of its
+    own batch.
 
     Args:
         n: Distance of rehearsed steps, at least 1.

@@ -1,4 +1,4 @@
-"""When rehearsal happens."""
+"""Rehearsal at even distances."""
 
 import pytest
 from hypothesis import given

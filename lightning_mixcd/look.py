@@ -1,0 +1,204 @@
+"""Running the current model on rows of one's choice, counted and without a trace."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.func import functional_call
+from typing_extensions import override
+
+from lightning_mixcd.capture import Reading, Readout
+from lightning_mixcd.data.seeded import seeded
+from lightning_mixcd.errors import CaptureError
+from lightning_mixcd.functional.joining import n_rows, take_rows
+from lightning_mixcd.probe import attached, cuda_states_kept, outputs_of, quiet
+from lightning_mixcd.protocols import ModelLook, Seen, Weights
+
+__all__ = ["Look", "loss_of"]
+
+
+class Look(ModelLook):
+    """Implements `ModelLook` for a LightningModule.
+
+    Args:
+        module: The model.
+        readout: How outputs are read.
+        context: Context of each forward, such as the trainer's precision.
+        learning_rate: Returns the current learning rate.
+
+    Attributes:
+        with_features: Whether looks show features.
+        forwards: Sample-forwards so far.
+        backwards: Sample-backwards so far.
+    """
+
+    def __init__(
+        self,
+        module: LightningModule,
+        readout: Readout,
+        *,
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        learning_rate: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.module: LightningModule = getattr(module, "_orig_mod", module)
+        # What the training step's own pass put out must stay readable.
+        self._readout, self._training_readout = copy.copy(readout), readout
+        self._callable = _Callable(self.module, self._readout)
+        self._context, self._learning_rate = context, learning_rate
+        self.forwards = self.backwards = 0
+        self.with_features = False
+        # A context in which the training step is the user's own.
+        self.bare: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    @property
+    @override
+    def learning_rate(self) -> float:
+        return self._learning_rate()
+
+    def check(self) -> None:
+        """Refuse models that cannot be looked at.
+
+        Raises:
+            CaptureError: If the model optimizes in its `training_step`, is sharded, or runs without autograd.
+        """
+        problem = remedy = ""
+        if not self.module.automatic_optimization and self._readout.step is None:
+            problem = "a `training_step` with manual optimization would train"
+            remedy = "Say how to get its outputs: Readout(step=lambda module, batch: ...)"
+        elif any(isinstance(parameter, DTensor) for parameter in self.module.parameters()):
+            problem = "its parameters are sharded over processes"
+            remedy = "Train with DDP, or choose a strategy that does not look at the model, such as MixCD"
+        elif torch.is_inference_mode_enabled():
+            problem, remedy = "`torch.inference_mode` is on, where nothing can be differentiated", "Leave it"
+        if problem:
+            raise CaptureError(f"The model cannot be looked at between training steps: {problem}. {remedy}.")
+
+    @override
+    def see(self, batch: Any, *, weights: Weights | None = None) -> Seen:
+        with self._looking():
+            return self._read(self._run(batch, weights), batch)
+
+    @override
+    def gradient(self, batch: Any, *, weights: Weights | None = None) -> dict[str, Tensor]:
+        used = self.trainable()
+        if weights is not None:
+            used = {name: weights[name].detach().requires_grad_() for name in used if name in weights}
+            weights = {**weights, **used}
+        with self._looking(), torch.enable_grad():
+            loss = loss_of(self._run(batch, weights))
+            return self._differentiate(loss, used, n_rows(batch))
+
+    @override
+    def gradients_by_row(
+        self, batch: Any, objective: Callable[[Seen], Tensor]
+    ) -> Iterator[dict[str, Tensor]]:
+        used = self.trainable()
+        for i in range(n_rows(batch)):
+            with self._looking(), torch.enable_grad():
+                one = take_rows(batch, i, i + 1)
+                values = objective(self._read(self._run(one, None), one, with_graph=True))
+                # Values share one forward.
+                found = [self._differentiate(value, used, 1, keep=True) for value in values]
+            yield from found
+
+    @override
+    def trainable(self) -> dict[str, Tensor]:
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    @override
+    def snapshot(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self._named()}
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        with (
+            self.bare(),
+            seeded(0),
+            cuda_states_kept(),
+            quiet(self.module),
+            self._training_readout.deaf(),
+            attached(self._readout, self.module, with_features=self.with_features),
+            self._context(),
+        ):
+            yield
+
+    def _run(self, batch: object, weights: Weights | None) -> object:
+        self.forwards += n_rows(batch)
+        if weights is None:
+            return self._callable(batch)
+        return functional_call(self._callable, self._placed(weights), (batch,), tie_weights=False)
+
+    # Every place that a tensor has in the model, by name. Left to torch, a submodule with two names would keep
+    # the weights that it was lent.
+    def _placed(self, weights: Weights) -> dict[str, Tensor]:
+        lent = {id(own): weights[name] for name, own in self._named() if name in weights}
+        return {
+            ".".join(filter(None, ("module", prefix, name))): lent[id(own)]
+            for prefix, part in self.module.named_modules()
+            for name, own in (
+                *part.named_parameters(recurse=False, remove_duplicate=False),
+                *part.named_buffers(recurse=False, remove_duplicate=False),
+            )
+            if id(own) in lent
+        }
+
+    # Each tensor once, also where two names share it.
+    def _named(self) -> tuple[tuple[str, Tensor], ...]:
+        return (*self.module.named_parameters(), *self.module.named_buffers())
+
+    def _read(self, outputs: object, batch: object, *, with_graph: bool = False) -> Reading:
+        return self._readout.read(
+            outputs,
+            batch,
+            with_loss=True,
+            with_logits=True,
+            with_features=self.with_features,
+            with_graph=with_graph,
+        )
+
+    def _differentiate(
+        self, value: Tensor, used: dict[str, Tensor], rows: int, *, keep: bool = False
+    ) -> dict[str, Tensor]:
+        self.backwards += rows
+        found = torch.autograd.grad(value, list(used.values()), retain_graph=keep, allow_unused=True)
+        return {
+            name: torch.zeros_like(parameter) if gradient is None else gradient
+            for (name, parameter), gradient in zip(used.items(), found, strict=True)
+        }
+
+
+class _Callable(nn.Module):
+    """Lets `functional_call` run a training step."""
+
+    def __init__(self, module: LightningModule, readout: Readout) -> None:
+        super().__init__()
+        self.module, self.readout = module, readout
+
+    def forward(self, batch: object) -> object:
+        return outputs_of(self.module, batch, self.readout)
+
+
+def loss_of(outputs: object) -> Tensor:
+    """Return the loss among what a training step returned.
+
+    Args:
+        outputs: A loss, or a mapping with one.
+
+    Returns:
+        The loss, 0-dim, with its graph.
+
+    Raises:
+        CaptureError: If there is none.
+    """
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    if not isinstance(loss, Tensor) or loss.ndim:
+        raise CaptureError(
+            'The loss must be a 0-dim tensor, returned by `training_step` or as its "loss", got '
+            f"{type(loss).__name__}. Penalties and gradients start from it."
+        )
+    return loss

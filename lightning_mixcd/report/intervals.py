@@ -1,0 +1,82 @@
+"""Confidence intervals over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+__all__ = ["Interval", "fieller", "t_interval"]
+
+Values = Sequence[float] | npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % confidence interval.
+
+    Args:
+        mean: The mean.
+        low: Lower end.
+        high: Upper end; equal to the mean if there is one value only.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+
+def t_interval(values: Values) -> Interval | None:
+    """Return a mean with its t interval.
+
+    Args:
+        values: One per seed, `(n,)`.
+
+    Returns:
+        The interval; None without values, of width 0 where they do not vary.
+
+    Example:
+        >>> print(t_interval([0.1, 0.2, 0.3]))
+        +20.0 [-4.8, +44.8]
+    """
+    if len(values) == 0:
+        return None
+    mean = float(np.mean(values))
+    if len(values) == 1 or np.ptp(values) < 1e-12:
+        return Interval(mean, mean, mean)
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
+    return Interval(mean, float(low), float(high))
+
+
+def fieller(numerators: Values, denominators: Values) -> Interval | None:
+    r"""Return a ratio of means with the interval of Fieller (1954), which knows that both vary together.
+
+    It holds every ratio $\rho$ for which the mean of $a_i - \rho b_i$ cannot be told from 0.
+
+    Args:
+        numerators: One per seed, `(n,)`.
+        denominators: Of the same seeds, `(n,)`.
+
+    Returns:
+        The interval; None for fewer than two seeds, or where the mean denominator cannot be told from 0 or
+        is below it.
+
+    Example:
+        >>> ratio = fieller([1.0, 1.1, 1.2], [2.0, 2.2, 2.4])
+        >>> round(ratio.mean, 9), round(ratio.low, 9), round(ratio.high, 9)
+        (0.5, 0.5, 0.5)
+    """
+    n = len(numerators)
+    below = t_interval(denominators)
+    if n < 2 or below is None or below.low <= 0:
+        return None
+    a, b = float(np.mean(numerators)), float(np.mean(denominators))
+    (aa, ab), (_, bb) = stats.t.ppf(0.975, n - 1) ** 2 * np.cov(numerators, denominators) / n
+    # The ends solve (a - x b)^2 = t^2 var(a - x b), a quadratic equation in x.
+    half = np.sqrt(max((a * b - ab) ** 2 - (b * b - bb) * (a * a - aa), 0.0))
+    low, high = (a * b - ab - half) / (b * b - bb), (a * b - ab + half) / (b * b - bb)
+    return Interval(a / b, float(low), float(high))

@@ -1,0 +1,143 @@
+"""Models of how features drift, fitted side by side; the one that has foreseen best is used."""
+
+import torch
+from torch import Tensor
+
+from lightning_mixcd.functional.drift import (
+    Basis,
+    coordinates,
+    corrected,
+    diagonal_fit,
+    feature_basis,
+    moments,
+    own_moments,
+    ridge_fit,
+)
+from lightning_mixcd.strategies._head import Head
+
+__all__ = ["MODELS", "DriftModels"]
+
+# No drift; the same for all samples; each feature by itself; a linear map of the leading directions.
+MODELS = ("none", "shift", "diagonal", "linear")
+LARGEST = 65504.0  # of float16, in which base features are kept
+
+
+class DriftModels:
+    """Learns the drift of features from rehearsed samples, and which model of it to trust.
+
+    Each lesson first tests the models as they are on samples that they have not learnt from: by how far the
+    class probabilities that the head makes of corrected features are from those of the true ones, as the
+    Kullback-Leibler divergence. Then it learns from them. Both fade with the same half-life.
+
+    Args:
+        features: Base features of a sample of the pool, `(n, d)`.
+        rank: Most directions of the linear model.
+        ridge: Pull of each model towards no drift, in samples.
+        halflife_steps: Optimizer steps after which a sample counts half.
+    """
+
+    def __init__(self, features: Tensor, rank: int, *, ridge: float, halflife_steps: float) -> None:
+        self._use(feature_basis(features, rank))
+        self.ridge, self.halflife_steps = ridge, halflife_steps
+        rank, self.d = self._basis.directions.shape
+        self.sums = torch.zeros(1 + rank, 1 + rank + self.d)
+        self.own_sums = torch.zeros(5, self.d)
+        self.errors = torch.zeros(len(MODELS))
+        # Of each model: slopes of features by themselves, then constants, then directions.
+        self.fits = torch.zeros(len(MODELS), 2 + rank, self.d)
+
+    @property
+    def size(self) -> int:
+        """Numbers in one fit."""
+        return self.fits[0].numel()
+
+    def best(self) -> Tensor:
+        """Return the fit that has foreseen best, `(2 + r, d)`."""
+        return self.fits.index_select(0, self.errors.argmin()[None])[0]
+
+    def corrected(self, base: Tensor, fit: Tensor) -> Tensor:
+        """Return where features should be by now.
+
+        Args:
+            base: Base features, `(n, d)`.
+            fit: One fit, of any shape.
+
+        Returns:
+            Features, `(n, d)`.
+        """
+        return corrected(base, self._on(base.device), fit.view(-1, self.d))
+
+    def tally(self, base: Tensor, now: Tensor, head: Head) -> Tensor:
+        """Test the models on rehearsed samples, and sum up what is to be learnt from these.
+
+        Args:
+            base: Base features, float32, `(R, d)`.
+            now: Features in the training step, `(R, d)`.
+            head: The head.
+
+        Returns:
+            Sums.
+        """
+        # What has overflown must not be remembered.
+        now = now.float().clamp(-LARGEST, LARGEST).nan_to_num()
+        parameters, basis = head.parameters().to(base.device), self._on(base.device)
+        truth = head(now, parameters).log_softmax(dim=1)
+        foreseen = corrected(base, basis, self.fits.to(base.device))
+        guess = head(foreseen.flatten(0, 1), parameters).log_softmax(dim=1).view(len(MODELS), *truth.shape)
+        errors = (truth.exp() * (truth - guess)).sum(dim=(1, 2)).nan_to_num(LARGEST, LARGEST)
+        drift = now - base
+        own_sums = own_moments((base - basis.mean) / basis.scale, drift)
+        sums = moments(coordinates(base, basis), drift)
+        return torch.cat([errors, own_sums.flatten(), sums.flatten()])
+
+    def update(self, tally: Tensor, *, steps: float) -> None:
+        """Learn.
+
+        Args:
+            tally: Sums over all ranks.
+            steps: Optimizer steps since the last lesson.
+        """
+        kept = 0.5 ** (steps / self.halflife_steps)
+        n_errors, n_own = self.errors.numel(), self.own_sums.numel()
+        parts = tally.tensor_split([n_errors, n_errors + n_own])
+        self.errors, self.own_sums, self.sums = (
+            torch.add(new.view(old.shape), old.to(new.device), alpha=kept)
+            for new, old in zip(parts, (self.errors, self.own_sums, self.sums), strict=True)
+        )
+        fits = torch.zeros_like(self.fits, device=tally.device)
+        k = len(self.sums)
+        # The constant alone is a corner of the linear model.
+        fits[1, 1:2] = ridge_fit(torch.cat([self.sums[:1, :1], self.sums[:1, k:]], dim=1), self.ridge)
+        fits[2, 1], fits[2, 0] = diagonal_fit(self.own_sums, self.ridge).unbind()
+        fits[3, 1:] = ridge_fit(self.sums, self.ridge)
+        self.fits = fits
+
+    def error(self) -> Tensor:
+        """Return what is left of the error of no correction, a share, 0-dim; 1 before the first lesson."""
+        return (self.errors.min() + 1e-12) / (self.errors[0] + 1e-12)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what was learnt, and the basis, which another machine might find with another rounding."""
+        learnt = {"errors": self.errors, "own_sums": self.own_sums, "sums": self.sums, "fits": self.fits}
+        return learnt | self._basis._asdict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` returned.
+
+        Args:
+            state: The state.
+        """
+        self.errors, self.own_sums = state["errors"], state["own_sums"]
+        self.sums, self.fits = state["sums"], state["fits"]
+        self._use(Basis(*(state[name].cpu() for name in Basis._fields)))
+
+    # Draws need the basis on the host, lessons on the device.
+    def _use(self, basis: Basis) -> None:
+        self._basis = self._elsewhere = basis
+
+    def _on(self, device: torch.device) -> Basis:
+        if device == self._basis.mean.device:
+            return self._basis
+        if device != self._elsewhere.mean.device:
+            self._elsewhere = Basis(*(value.to(device) for value in self._basis))
+        return self._elsewhere

@@ -1,0 +1,77 @@
+"""Gradients by the weights of the last layer, from one forward."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mixcd.protocols import Seen
+from lightning_mixcd.strategies._screening import shown
+
+__all__ = ["LastLayerGradients", "has_bias", "last_layer_gradients"]
+
+
+@dataclass(frozen=True)
+class LastLayerGradients:
+    r"""Gradients of single rows, each an outer product of two factors.
+
+    For logits $W h + b$ the gradient of the cross-entropy by $(W, b)$ is the outer product of
+    $\text{softmax}(z) - e_y$ and $(h, 1)$.
+
+    Args:
+        errors: The first factor, `(n, C)`.
+        inputs: The second factor, `(n, d)` or, with a bias, `(n, d + 1)`.
+    """
+
+    errors: Tensor
+    inputs: Tensor
+
+    def products(self, other: "LastLayerGradients") -> Tensor:
+        """Return the inner product of each row's gradient with each of the other's, `(n, m)`."""
+        return (self.errors @ other.errors.T) * (self.inputs @ other.inputs.T)
+
+
+def last_layer_gradients(seen: Seen, strategy: object, *, bias: bool) -> LastLayerGradients:
+    """Compute the gradient of each row's cross-entropy by the last layer.
+
+    Args:
+        seen: What a look showed of the rows.
+        strategy: Who needs it, for messages.
+        bias: Whether the last layer has a bias.
+
+    Returns:
+        The gradients, float32; 0 where the target is no class.
+
+    Raises:
+        CaptureError: If logits, labels or features are missing.
+    """
+    logits, label, features = (shown(seen, name, strategy) for name in ("logits", "label", "features"))
+    n_classes = logits.shape[1]
+    named = (label >= 0) & (label < n_classes)
+    target = nn.functional.one_hot(label.long().where(named, 0), n_classes)
+    errors = (logits.float().softmax(dim=1) - target) * named[:, None]
+    inputs = features.float()
+    if bias:
+        inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
+    return LastLayerGradients(errors, inputs)
+
+
+def has_bias(head: nn.Module, strategy: object) -> bool:
+    """Require a last layer whose gradient is known in closed form.
+
+    Args:
+        head: The submodule that makes logits of features.
+        strategy: Who needs it, for the message.
+
+    Returns:
+        Whether it has a bias.
+
+    Raises:
+        ValueError: If it is not one linear layer.
+    """
+    if not isinstance(head, nn.Linear):
+        raise ValueError(
+            f"The head must be one `nn.Linear` for {type(strategy).__name__}, got {type(head).__name__}. "
+            "Name the last layer: Readout(features=...)."
+        )
+    return head.bias is not None

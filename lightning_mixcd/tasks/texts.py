@@ -1,0 +1,135 @@
+"""Labelled texts, from files or the Hugging Face hub."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["TextTask", "Texts", "joint_labels", "load_rows"]
+
+
+class Texts(NamedTuple):
+    """One split.
+
+    Args:
+        texts: The texts, N of them.
+        labels: Class numbers or names, `(N,)`.
+        columns: What else is known of them, name to values, `(N,)` each.
+    """
+
+    texts: list[str]
+    labels: npt.NDArray[Any]
+    columns: dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """Where a task's texts and labels are.
+
+    Args:
+        source: Arguments of `datasets.load_dataset`: `{"path": "ag_news"}` for a set on the hub, or for files
+            `{"path": "json", "data_files": {"train": "a.jsonl.gz", "test": "b.jsonl.gz"}}`; also `"csv"` and
+            `"parquet"`.
+        text: Column of the text.
+        label: Column of the class, its number or its name.
+        columns: Further columns to keep for partitions.
+        train: Split to train on.
+        val: Split to measure on.
+
+    Example:
+        >>> import json, tempfile, pathlib
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "train.jsonl"
+        >>> _ = file.write_text(json.dumps({"text": "how do I top up?", "label": "top_up"}))
+        >>> task = TextTask({"path": "json", "data_files": {"train": str(file)}})
+        >>> task.load("train").texts
+        ['how do I top up?']
+    """
+
+    source: Mapping[str, Any]
+    text: str = "text"
+    label: str = "label"
+    columns: Sequence[str] = ()
+    train: str = "train"
+    val: str = "test"
+
+    def load(self, split: str) -> Texts:
+        """Load one split.
+
+        Args:
+            split: Its name.
+
+        Returns:
+            The split, in the order of the file.
+
+        Raises:
+            FileNotFoundError: If a file is not there.
+            ValueError: If a column is not there.
+        """
+        rows = load_rows(self.source, split, {self.text, self.label, *self.columns})
+        columns = {name: np.asarray(rows[name][:]) for name in self.columns}
+        return Texts(list(rows[self.text][:]), np.asarray(rows[self.label][:]), columns)
+
+
+def load_rows(source: Mapping[str, Any], split: str, needed: Iterable[str]) -> Any:  # noqa: ANN401 -- untyped
+    """Load one split of a data set.
+
+    Args:
+        source: Arguments of `datasets.load_dataset`.
+        split: Its name, or a part of it such as `"train[:1000]"`.
+        needed: Columns that must be there.
+
+    Returns:
+        The split, a `datasets.Dataset`.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If a column is not there.
+    """
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(**source, split=split)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"`source` must name files that are there, got {dict(source)}: {error}. Correct the "
+            "path; in `mixcd-train`, `data_dir` or the environment variable MIXCD_DATA says where the "
+            "folder of data sets is."
+        ) from error
+    if absent := {*needed} - {*rows.column_names}:
+        raise ValueError(
+            f"The columns asked for must be among those of {dict(source)}, which has "
+            f"{rows.column_names}, got {sorted(absent)}. Name some that it has."
+        )
+    return rows
+
+
+def joint_labels(splits: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[np.int64]]:
+    """Bring the labels of several splits into one space.
+
+    Args:
+        splits: Labels, `(N_i,)` each: all whole numbers, which mean the same in every split, or all names.
+
+    Returns:
+        Class numbers, `(N_i,)` each; names are numbered in sorted order over all splits.
+
+    Raises:
+        ValueError: If they are anything else.
+
+    Example:
+        >>> [part.tolist() for part in joint_labels([np.array(["cat", "ape"]), np.array(["bee"])])]
+        [[2, 0], [1]]
+    """
+    kinds = {labels.dtype.kind for labels in splits}
+    if kinds <= {"i", "u"}:
+        if min(labels.min(initial=0) for labels in splits) < 0:
+            raise ValueError("`label` must be 0 or more, got -1 or less. Leave rows without a class out.")
+        return [labels.astype(np.int64) for labels in splits]
+    if kinds != {"U"}:
+        raise ValueError(
+            f"`label` must hold whole numbers in both tasks, or names in both, got dtypes "
+            f"{[str(labels.dtype) for labels in splits]}. Name another column."
+        )
+    names = np.unique(np.concatenate(splits))
+    return [np.searchsorted(names, labels) for labels in splits]

@@ -1,0 +1,99 @@
+"""Models that write texts, trained and measured with the true text before each token."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from typing_extensions import override
+
+from lightning_mixcd.tasks.transformer import Batch, TransformerModule
+
+__all__ = ["Writer", "token_readings"]
+
+
+class Writer(TransformerModule):
+    """Writes texts. A row is right by the tokens that it would write after the true ones before them.
+
+    The loss of a row is the mean over its tokens, and that of a batch the mean over its rows: a long text
+    counts as much as a short one, and rows do not depend on what they share a batch with. Validation logs the
+    accuracy, `loss`, and `token_accuracy`.
+
+    Args:
+        network: A Transformers model for `"Seq2SeqLM"` or `"CausalLM"`, see `load_network`.
+        min_token_accuracy: Share of its tokens that a row needs right to be right.
+        max_loss: Loss, in nats, that a row must not be above to be right.
+        lr: Learning rate.
+        val_names: Names of the validation loaders, in order.
+
+    Raises:
+        ValueError: If a bound leaves nothing that could be wrong, or right.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        min_token_accuracy: float = 1.0,
+        max_loss: float = float("inf"),
+        lr: float = 5e-5,
+        val_names: tuple[str, ...] = ("new", "prior"),
+    ) -> None:
+        super().__init__(network, lr=lr, val_names=val_names)
+        if not 0 <= min_token_accuracy <= 1 or not max_loss > 0:
+            raise ValueError(
+                "`min_token_accuracy` must be between 0 and 1, and `max_loss` above 0, got "
+                f"{min_token_accuracy} and {max_loss}. Change them."
+            )
+        if min_token_accuracy == 0 and max_loss == float("inf"):
+            raise ValueError(
+                "`min_token_accuracy` must be above 0 where there is no `max_loss`, or every row were right, "
+                "got 0. Set one of them."
+            )
+        self.min_token_accuracy, self.max_loss = min_token_accuracy, max_loss
+        self._has_decoder = bool(cast("Any", network).config.is_encoder_decoder)
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        labels = batch["labels"]
+        if self._has_decoder:
+            # It makes what the decoder reads of the labels, put one place on.
+            logits = self.network(**batch, use_cache=False)["logits"]
+        else:
+            inputs = {key: values for key, values in batch.items() if key != "labels"}
+            logits, labels = self.network(**inputs, use_cache=False)["logits"][:, :-1], labels[:, 1:]
+        losses, right = token_readings(logits, labels)
+        correct = (right >= self.min_token_accuracy) & (losses.detach() <= self.max_loss)
+        return {"loss": losses.mean(), "losses": losses, "correct": correct, "token_accuracy": right}
+
+    @override
+    def scores(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        return {
+            "accuracy": outputs["correct"],
+            "token_accuracy": outputs["token_accuracy"],
+            "loss": outputs["losses"],
+        }
+
+
+def token_readings(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare what a model says of each token with the token.
+
+    Args:
+        logits: `(B, L, V)`.
+        labels: Tokens, int64, `(B, L)`; -100 where there is none to compare.
+
+    Returns:
+        Mean loss over the tokens of each row in nats, and the share of them with the highest logit, `(B,)`
+        each.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[0.0, 9.0], [9.0, 0.0], [9.0, 0.0]]])
+        >>> token_readings(logits, torch.tensor([[1, 1, -100]]))[1]
+        tensor([0.5000])
+    """
+    there = labels != -100
+    n_tokens = there.sum(dim=1)
+    losses = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view_as(labels)
+    right = (logits.argmax(dim=2) == labels) & there
+    return losses.sum(dim=1) / n_tokens, right.sum(dim=1) / n_tokens

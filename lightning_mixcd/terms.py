@@ -1,0 +1,194 @@
+"""What is added to the loss and done to the gradients of somebody else's training step."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from typing import cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lightning_mixcd.capture import Reading, Readout
+from lightning_mixcd.data.host_copy import to_device
+from lightning_mixcd.errors import CaptureError
+from lightning_mixcd.functional.joining import n_rows
+from lightning_mixcd.ledger import Ledger
+from lightning_mixcd.ledger.columns import Array
+from lightning_mixcd.look import Look, loss_of
+from lightning_mixcd.penalties.base import Apart, Penalty, Start, Step
+from lightning_mixcd.ranks import Ranks
+from lightning_mixcd.wiring import StepHook
+
+__all__ = ["Terms"]
+
+
+class Terms:
+    """Weighs the rehearsed rows and lets penalties act.
+
+    The module's own loss is taken for the mean over the rows of the batch, as it is with most criteria: a row
+    of weight w adds `(w - 1) / rows` times its loss.
+
+    Args:
+        penalties: The penalties.
+        weight: Weight of a rehearsed row, beside 1 for a finetune row.
+        module: The model.
+        readout: How logits and losses are read.
+        look: Runs the model for penalties.
+    """
+
+    def __init__(
+        self,
+        penalties: Sequence[Penalty],
+        weight: float,
+        module: LightningModule,
+        readout: Readout,
+        look: Look,
+    ) -> None:
+        self.penalties, self.weight = penalties, weight
+        self.module, self.readout, self.look = module, readout, look
+        self.apart: list[Apart] = []
+        self.ticket: Mapping[str, Tensor] | None = None  # of the rehearsed rows in the batch being trained
+        self._hook: StepHook | None = None
+
+    @property
+    def keeps_apart(self) -> bool:
+        """Whether rehearsed rows are kept out of the batch."""
+        return any(penalty.keeps_apart for penalty in self.penalties)
+
+    @property
+    def needs_look(self) -> bool:
+        """Whether the model is run on other rows than those of the training step."""
+        return any(penalty.needs_look for penalty in self.penalties)
+
+    def columns(self, ledger: Ledger) -> dict[str, Array]:
+        """Return what tickets must hold of the ledger, by name there.
+
+        Args:
+            ledger: The ledger.
+
+        Returns:
+            Columns, each `(N, ...)`.
+        """
+        needed = {name for penalty in self.penalties for name in penalty.needs_columns}
+        return {f"ledger/{name}": ledger.column(name) for name in sorted(needed)}
+
+    def begin(self, start: Start | None, *, weighs: bool) -> None:
+        """Get penalties ready, and stand behind the training step if there is anything to add.
+
+        Args:
+            start: What there is to know at the base model's weights; None where a run is resumed.
+            weighs: Whether drawn rows come with weights.
+
+        Raises:
+            CaptureError: If the module optimizes in its `training_step`, where nothing can be added.
+        """
+        if not (self.penalties or self.weight != 1 or weighs):
+            return
+        if not self.module.automatic_optimization:
+            raise CaptureError(
+                "Penalties and a `rehearsal_weight` other than 1 cannot act on a `training_step` with manual "
+                "optimization, which has made its backward when it returns. Leave them out, or use automatic "
+                "optimization."
+            )
+        self._hook = StepHook(self.module, self._add)
+        self.look.bare = self._hook.paused
+        for penalty in self.penalties:
+            penalty.attach(self.module)
+            if start is not None:
+                penalty.setup(start)
+
+    def detach(self) -> None:
+        """Leave the training step as it was."""
+        if self._hook is not None:
+            self._hook.undo()
+
+    def _add(self, outputs: object, batch: object) -> object:
+        if outputs is None or not torch.is_grad_enabled():
+            return outputs
+        rows, ticket = n_rows(batch), self.ticket or {}
+        rehearsed = len(next(iter(ticket.values()))) if ticket else 0
+        loss = loss_of(outputs)
+        ticket = {name: to_device(values, loss.device) for name, values in ticket.items()}
+        seen = cache(partial(self._seen, outputs, batch, rows))
+        step = Step(outputs, batch, rows, rehearsed, ticket, seen, self.look)
+        if rehearsed and (self.weight != 1 or "weight" in ticket):
+            weight = self.weight * ticket.get("weight", torch.ones((), device=loss.device))
+            losses = step.losses()
+            # A row whose target is no class has none, and does not count in the module's mean either.
+            rows_with_loss = (~losses.isnan()).sum()
+            loss = loss + ((weight - 1) * losses[step.finetune :]).nansum() / rows_with_loss
+        for penalty in self.penalties:
+            term = penalty.loss(step)
+            loss = loss if term is None else loss + term
+        return with_loss(outputs, loss)
+
+    def _seen(self, outputs: object, batch: object, rows: int) -> Reading:
+        return self.readout.read(
+            outputs,
+            batch,
+            rows=rows,
+            with_loss=True,
+            with_logits=True,
+            with_graph=True,
+            keep=True,
+        )
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Return what penalties log, by name."""
+        return {
+            f"{type(penalty).__name__}/{name}": value
+            for penalty in self.penalties
+            for name, value in penalty.metrics().items()
+        }
+
+    def state_dict(self) -> list[dict[str, Tensor]]:
+        """Return what penalties need to go on, one by one."""
+        return [penalty.state_dict() for penalty in self.penalties]
+
+    def load_state_dict(self, states: list[dict[str, Tensor]], *, device: torch.device) -> None:
+        """Take over what `state_dict` returned; after `begin`.
+
+        Args:
+            states: The states.
+            device: Where to bring them.
+
+        Raises:
+            ValueError: If they are of other penalties.
+        """
+        if len(states) != len(self.penalties):
+            raise ValueError(
+                f"A run must be resumed with the penalties it was begun with, {len(states)} of them, got "
+                f"{[type(penalty).__name__ for penalty in self.penalties]}."
+            )
+        for penalty, state in zip(self.penalties, states, strict=True):
+            penalty.load_state_dict({name: values.to(device) for name, values in state.items()})
+
+    def change_gradients(self) -> None:
+        """Let penalties change the gradients of the optimizer step that is about to be made."""
+        gradients = {
+            name: parameter.grad
+            for name, parameter in self.module.named_parameters()
+            if parameter.grad is not None
+        }
+        total = partial(Ranks(self.module.trainer).reduce, how="sum")
+        for penalty in self.penalties:
+            penalty.change_gradients(gradients, self.apart, total)
+        self.apart = []
+
+
+def with_loss(outputs: object, loss: Tensor) -> object:
+    """Put another loss into what a training step returned.
+
+    Args:
+        outputs: A loss, or a mapping with one; not changed.
+        loss: The other loss.
+
+    Returns:
+        The same kind of thing.
+    """
+    if isinstance(outputs, Tensor):
+        return loss
+    changed = copy.copy(cast("dict[str, object]", outputs))
+    changed["loss"] = loss
+    return changed

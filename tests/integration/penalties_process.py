@@ -1,0 +1,64 @@
+"""One of the processes of `test_penalties.py`; writes down what it saw."""
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_mixcd import Pool, RehearsalCallback, Uniform
+from lightning_mixcd.partitions import ByLabel
+from lightning_mixcd.penalties import AGEM, DER, GEM, Distillation
+from tests.integration.launching import joined
+from tests.penalties.replay import ledger_with_logits
+from tests.toys import Toy, finetune, pool, trainer, weights
+
+N_BATCHES = 5
+PENALTIES = {
+    "distillation": lambda: [Distillation(2.0, rows="both")],
+    "der": lambda: [DER(1.0, beta=0.5)],
+    "agem": lambda: [AGEM()],
+    "gem": lambda: [GEM(ByLabel(), margin=0.0)],
+}
+
+
+def fit(name: str, batches: list[list[int]], **settings: Any) -> dict[str, Any]:
+    module = Toy()
+    callback = RehearsalCallback(
+        Uniform(),
+        pool=Pool(pool(), lag=1),
+        ledger=ledger_with_logits(),
+        mix_ratio=settings.pop("mix_ratio", 0.5),
+        penalties=PENALTIES[name](),
+    )
+    loader = DataLoader(finetune(), batch_sampler=batches, generator=torch.Generator())
+    trainer(callback, use_distributed_sampler=False, **settings).fit(module, loader)
+    return {"seen": module.seen, "weights": weights(module).tolist(), "units": callback.compute_units}
+
+
+def alike(rank: int, n: int) -> list[list[int]]:
+    """Eight finetune samples a step, shared out evenly."""
+    return [list(range(8 * b + rank, 8 * b + 8, n)) for b in range(N_BATCHES)]
+
+
+def unlike(rank: int) -> list[list[int]]:
+    """One finetune sample a step on the first process, three on the second: it rehearses more often."""
+    return [[b] if rank == 0 else [10 + 3 * b, 11 + 3 * b, 12 + 3 * b] for b in range(N_BATCHES)]
+
+
+def main(folder: Path) -> None:
+    warnings.simplefilter("ignore")  # this is no test; the tests read what it writes
+    rank, together = int(os.environ["LOCAL_RANK"]), {"strategy": "ddp", "devices": 2}
+    with joined(2, folder / "store"):
+        found = {name: fit(name, alike(rank, 2), **together) for name in PENALTIES}
+        for name in ("agem", "gem"):
+            found[f"{name}, unlike"] = fit(name, unlike(rank), mix_ratio=0.25, **together)
+    (folder / f"rank{rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,55 @@
+"""What a module was given, trained on again in a plain loop."""
+
+from functools import cache
+
+import torch
+
+from tests.toys import N_FEATURES, POOL_IDS, base_state, finetune, ledger, network, pool
+
+
+def base_net():
+    """The base model."""
+    with torch.random.fork_rng():
+        net = network()
+    net.load_state_dict(base_state())
+    return net
+
+
+@cache
+def ledger_with_logits():
+    with torch.no_grad():
+        return ledger().with_columns(logits=base_net()(pool().tensors[0][:, :N_FEATURES]).numpy())
+
+
+def samples(ids):
+    """Features and labels of finetune samples, or of pool samples."""
+    x, y = (pool() if ids and ids[0] >= POOL_IDS else finetune()).tensors
+    index = [i % POOL_IDS for i in ids]
+    return x[index, :N_FEATURES], y[index]
+
+
+def parted(ids):
+    """The finetune samples of a batch, and its pool samples."""
+    n = sum(i < POOL_IDS for i in ids)
+    return samples(ids[:n]), samples(ids[n:])
+
+
+def replay(steps, gradients, lr=0.05):
+    """Weights after one Adam step for each of `steps`, along `gradients(net, step)`."""
+    net = base_net()
+    optimizer = torch.optim.Adam(net.parameters(), lr)
+    for step in steps:
+        for parameter, gradient in zip(net.parameters(), gradients(net, step), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    return net.state_dict()
+
+
+def gradient_of(net, loss):
+    return torch.autograd.grad(loss, list(net.parameters()))
+
+
+def assert_same(module, state, rtol=1e-3, atol=1e-4):
+    """The module's weights are these, but for rounding that Adam has blown up."""
+    for name, value in state.items():
+        torch.testing.assert_close(module.net.state_dict()[name], value, rtol=rtol, atol=atol)

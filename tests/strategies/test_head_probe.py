@@ -1,0 +1,318 @@
+"""Predictions that are right find the damage, useless ones do no harm."""
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightning_mixcd import Ledger, LedgerError, Pool, Readout, RehearsalCallback, UniformCorrect
+from lightning_mixcd.strategies import HeadProbe
+from lightning_mixcd.strategies.head_probe import EDGES, N_BINS
+from lightning_mixcd.types import Outcome
+from tests.oracles.chance import fits
+from tests.toys import Toy, base_state, finetune, flat, network, pool, rehearsed, trainer, weights
+
+N, D, C = 400, 6, 4
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+class World:
+    """A pool that lives in feature space: the backbone moves it, the head judges it."""
+
+    def __init__(self, *, seed=0, **settings):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.head = nn.Linear(D, C)
+        self.base = (2 * normal(N, D, seed=seed)).half().float()
+        self.label = self.head(self.base).argmax(1)
+        self.label[::10] = (self.label[::10] + 1) % C
+        self.correct = self.head(self.base).argmax(1) == self.label
+        self.features = self.base
+        self.ledger = Ledger.from_arrays(
+            self.correct, torch.ones(N), label=self.label, features=self.base.half()
+        )
+        self.probe = HeadProbe(**settings)
+        self.probe.attach(self.head)
+        self.probe.setup(N, self.ledger, seed=seed)
+
+    def finetune(self, *, drift=True):
+        """Move the head, and all features by one linear map."""
+        with torch.no_grad():
+            self.head.weight += 0.12 * normal(C, D, seed=7)
+        if drift:
+            self.features = self.base + 0.06 * self.base @ normal(D, D, seed=8) + 0.2
+
+    @property
+    def damaged(self):
+        return self.correct & (self.head(self.features).argmax(1) != self.label)
+
+    def draw(self, n=8, seed=0):
+        return self.probe.draw(n, signal=self.probe.signal(), generator=generator(seed))
+
+    def lesson(self, n=8, seed=0):
+        """Rehearse some samples without training on them; return these."""
+        index = self.draw(n, seed)
+        right = self.head(self.features[index]).argmax(1) == self.label[index]
+        outcome = Outcome(index, right, context=self.probe.context(index), features=self.features[index])
+        self.probe.update(self.probe.tally(outcome), steps=1)
+        return index
+
+    def margins(self):
+        return self.probe.margins(np.arange(N), self.probe.signal())
+
+
+@torch.no_grad()
+def plain_margins(world):
+    return torch.tensor([
+        float(z[y] - max(z[k] for k in range(C) if k != y))
+        for z, y in zip(world.head(world.features), world.label, strict=True)
+    ])
+
+
+def test_margins_of_features_that_do_not_drift_are_those_of_the_model():
+    world = World()
+    assert torch.allclose(world.margins(), plain_margins(world), atol=1e-4)
+    world.finetune(drift=False)
+    assert torch.allclose(world.margins(), plain_margins(world), atol=1e-4)
+    assert torch.equal((world.margins() < 0) & world.correct, world.damaged)
+
+
+def test_linear_drift_is_corrected_until_the_damaged_set_is_exact():
+    world = World(halflife_steps=1e6)
+    world.finetune()
+    before = (((world.margins() < 0) & world.correct) ^ world.damaged).sum()
+    for step in range(60):
+        world.lesson(seed=step)
+    wrong = ((world.margins() < 0) & world.correct) ^ world.damaged
+    assert before > 20
+    assert wrong.sum() <= 2
+    assert plain_margins(world)[wrong].abs().amax() < 0.1 if wrong.any() else True
+
+
+def test_draws_aim_at_damage_once_predictions_have_been_right():
+    world = World(uniform_share=0.0, sharpness=4.0)
+    world.finetune()
+    shares = [float(world.damaged[world.lesson(seed=step)].float().mean()) for step in range(120)]
+    rate = float(world.damaged.sum() / world.correct.sum())
+    assert rate < 0.4
+    assert np.mean(shares[-50:]) > 0.9
+
+
+def test_base_wrong_samples_are_never_drawn():
+    world = World()
+    drawn = torch.cat([world.lesson(seed=step) for step in range(60)])
+    assert world.correct[drawn].all()
+
+
+def noise_probe(**settings):
+    """Features and labels in its ledger say nothing, so that nothing it predicts is true."""
+    world = World(**settings)
+    label = torch.randint(C, (N,), generator=generator())
+    world.ledger = Ledger.from_arrays(
+        world.correct, torch.ones(N), label=label, features=2 * normal(N, D, seed=99)
+    )
+    world.probe.setup(N, world.ledger, seed=0)
+    return world
+
+
+def test_useless_predictions_leave_draws_as_they_would_be_without():
+    world = noise_probe(halflife_steps=1e4)
+    world.finetune()
+    rate = float(world.damaged.sum() / world.correct.sum())
+    drawn = torch.cat([world.lesson(seed=step) for step in range(300)])[-1600:]
+    found = float(world.damaged[drawn].float().mean())
+    assert found == pytest.approx(rate, abs=0.05)
+    # In the long run every sample comes about as often as any other.
+    counts = np.bincount(drawn, minlength=N)[world.correct]
+    assert (counts > 0).mean() > 0.9
+    assert counts.max() < 5 * counts.mean()
+
+
+@pytest.mark.parametrize("settings", [{"sharpness": 0.0}, {"uniform_share": 1.0}, {"candidates_per_row": 1}])
+def test_uniform_where_asked_for(settings):
+    world = World(**settings)
+    world.finetune()
+    for step in range(20):
+        world.lesson(seed=step)
+    drawn = torch.cat([world.draw(seed=step) for step in range(400)])
+    assert fits(np.bincount(drawn, minlength=N)[world.correct], np.ones(int(world.correct.sum())))
+
+
+def test_rate_of_damage_is_counted_on_uniform_draws_only():
+    world = World(uniform_share=0.5, sharpness=4.0, halflife_steps=1e6)
+    world.finetune()
+    drawn = [world.lesson(seed=step) for step in range(150)]
+    found, all_drawn = world.probe.metrics()["damage_rate"], world.damaged[torch.cat(drawn)].float().mean()
+    rate = float(world.damaged.sum() / world.correct.sum())
+    assert float(found) == pytest.approx(rate, abs=0.06)
+    assert all_drawn > rate + 0.15
+    assert "damage_rate" not in World(uniform_share=0.0).probe.metrics()
+
+
+def test_rates_are_the_share_damaged_of_what_was_drawn_from_each_bin():
+    world = World(halflife_steps=float("inf"))
+    world.finetune()
+    damaged, seen = np.ones(N_BINS), np.full(N_BINS, 2.0)
+    for step in range(30):
+        margins = world.margins()
+        for i in world.lesson(seed=step).tolist():
+            k = sum(float(margins[i]) > edge for edge in EDGES)
+            damaged[k] += bool(world.damaged[i])
+            seen[k] += 1
+    metrics = world.probe.metrics()
+    found = [float(metrics[f"rate/{k:02d}"]) for k in range(N_BINS)]
+    assert found == pytest.approx(list(damaged / seen))
+    assert world.probe.signal()[:N_BINS].tolist() == pytest.approx(found)
+
+
+@pytest.mark.parametrize("importance", [0.5, 1.0])
+def test_importance_weights_undo_the_aim(importance):
+    world = World(importance=importance, uniform_share=0.2, candidates_per_row=1000)
+    world.finetune()
+    for step in range(60):
+        world.lesson(seed=step)
+    rates = world.probe.signal()[:N_BINS].double()
+    weight = rates[torch.bucketize(world.margins(), torch.tensor(EDGES))] ** 2 * world.correct
+    n_correct = int(world.correct.sum())
+    share = 0.8 * weight / weight.sum() + 0.2 / n_correct
+    index = world.draw()
+    expected = share[index] ** -importance
+    found = world.probe.context(index)["weight"].double()
+    assert torch.allclose(found, expected / expected.mean(), rtol=2e-3)
+    assert "weight" not in World().probe.context(index)
+
+
+def test_whole_importance_keeps_the_mean_over_the_pool():
+    world = World(importance=1.0, uniform_share=0.2)
+    world.finetune()
+    for step in range(100):
+        world.lesson(seed=step)
+    found = np.zeros((100, 2))
+    for step in range(100):
+        index = world.draw(n=16, seed=step)
+        damaged = world.damaged[index]
+        found[step] = (world.probe.context(index)["weight"] * damaged).mean(), damaged.float().mean()
+    weighed, plain = found.mean(axis=0)
+    rate = float(world.damaged.sum() / world.correct.sum())
+    assert abs(weighed - rate) < 0.2 * abs(plain - rate)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"candidates_per_row": 0}, "`candidates_per_row` must be at least 1, got 0"),
+        ({"rank": 0}, "`rank` must be at least 1, got 0"),
+        ({"uniform_share": 1.5}, r"`uniform_share` must be in \[0, 1\], got 1.5"),
+        ({"importance": -0.1}, r"`importance` must be in \[0, 1\], got -0.1"),
+        ({"sharpness": -1.0}, "`sharpness` must be a finite number from 0, got -1.0"),
+        ({"sharpness": float("nan")}, "`sharpness` must be a finite number from 0, got nan"),
+        ({"halflife_steps": 0.0}, "`halflife_steps` must be above 0, got 0.0"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(settings, expected):
+    with pytest.raises(ValueError, match=expected):
+        HeadProbe(**settings)
+
+
+def test_what_is_missing_is_named():
+    world = World()
+    with pytest.raises(ValueError, match="`attach` must be called with the head"):
+        HeadProbe().setup(N, world.ledger, seed=0)
+    for columns, name in (({"label": world.label}, "features"), ({"features": world.base}, "label")):
+        with pytest.raises(LedgerError, match=f"`ledger` must have a column `{name}`"):
+            world.probe.setup(N, Ledger.from_arrays(world.correct, torch.ones(N), **columns), seed=0)
+    narrow = Ledger.from_arrays(world.correct, torch.ones(N), label=world.label, features=world.base[:, 1:])
+    with pytest.raises(
+        ValueError, match=r"`features` of the ledger must be what the head takes.*of 5 numbers"
+    ):
+        world.probe.setup(N, narrow, seed=0)
+
+
+def fit(strategy, folder, *, features="net.3", ckpt_path=None, callbacks=(), **settings):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Toy(lr=0.02)
+        readout = Readout(features=features)
+        callback = RehearsalCallback(
+            strategy, pool=Pool(pool(), lag=2), ledger=folder / "l", mix_ratio=0.5, readout=readout
+        )
+        loader = DataLoader(finetune(), batch_size=8)
+        trainer(callback, *callbacks, max_epochs=4, **settings).fit(module, loader, ckpt_path=ckpt_path)
+    return module, callback
+
+
+def test_no_forward_of_the_model_is_spent(tmp_path):
+    runs = [fit(strategy, tmp_path / str(k)) for k, strategy in enumerate((HeadProbe(), UniformCorrect()))]
+    assert runs[0][0].rows_forwarded == runs[1][0].rows_forwarded
+    assert runs[0][1].compute_units == runs[1][1].compute_units
+
+
+def test_callback_records_the_features_and_lets_the_probe_see_the_model(tmp_path):
+    strategy = HeadProbe()
+    module, _ = fit(strategy, tmp_path)
+    ledger = Ledger.open(tmp_path / "l")
+    with torch.random.fork_rng():
+        net = network()
+    net.load_state_dict(base_state())
+    x, y = pool().tensors
+    with torch.no_grad():
+        assert np.allclose(ledger.column("features"), net[:3](x[:, :-1]), atol=1e-3)
+        logits = module.net(x[:, :-1])
+    signal = strategy.signal()
+    predicted = strategy.margins(np.arange(len(y)), signal)
+    true = logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    assert np.corrcoef(predicted, true)[0, 1] > 0.7
+    assert set(flat(rehearsed(module))) <= set(np.flatnonzero(ledger.correct).tolist())
+
+
+# The checkpoint is named beside those of the whole run.
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
+def test_resumed_run_goes_on_as_the_whole(tmp_path):
+    keep = ModelCheckpoint(tmp_path / "c", filename="{epoch}", save_top_k=-1)
+    settings = {"callbacks": [keep], "enable_checkpointing": True}
+    whole, expected = fit(HeadProbe(importance=0.5), tmp_path, **settings)
+    resumed, got = fit(
+        HeadProbe(importance=0.5), tmp_path, ckpt_path=tmp_path / "c" / "epoch=0.ckpt", **settings
+    )
+    n = len(resumed.seen)
+    assert 0 < n < len(whole.seen)
+    assert resumed.seen == whole.seen[-n:]
+    assert torch.equal(weights(resumed), weights(whole))
+    assert torch.equal(got.strategy.signal(), expected.strategy.signal())
+
+
+def test_whole_network_as_head_sees_all_there_is_to_see(tmp_path):
+    module, callback = fit(HeadProbe(), tmp_path, features="net")
+    x, y = pool().tensors
+    logits = module.net(x[:, :-1].half().float()).detach()
+    true = logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    strategy = callback.strategy
+    assert torch.allclose(strategy.margins(np.arange(len(y)), strategy.signal()), true, atol=1e-3)
+
+
+def test_two_ranks_learn_what_one_would():
+    one, two = World(), World()
+    for step in range(10):
+        outcomes = []
+        for world in (one, two):
+            index = world.draw(seed=step)
+            right = world.head(world.features[index]).argmax(1) == world.label[index]
+            features = world.features[index] + 0.5
+            outcomes.append([
+                Outcome(part, hit, context=world.probe.context(part), features=moved)
+                for part, hit, moved in zip(index.split(3), right.split(3), features.split(3), strict=True)
+            ])
+        whole = Outcome(index, right, context=one.probe.context(index), features=features)
+        one.probe.update(one.probe.tally(whole), steps=1)
+        two.probe.update(sum(two.probe.tally(part) for part in outcomes[1]), steps=1)
+        assert torch.allclose(one.probe.signal(), two.probe.signal(), atol=1e-4)
+        assert torch.equal(one.draw(seed=99), two.draw(seed=99))

@@ -1,0 +1,33 @@
+import pytest
+
+from tests.tasks.tiny import save_rows
+
+ROWS = [
+    {"premise": "dogs run", "hypothesis": "run", "label": 0, "genre": "fiction"},
+    {"premise": "who", "hypothesis": "dogs", "label": 1, "genre": "letters"},
+]
+
+
+def test_columns_are_found_by_the_names_that_the_data_has(tmp_path):
+    rows = save_rows(tmp_path, "a", ROWS, names={"text": "premise"}, columns=["genre"])
+    loaded = rows.load("train", ["text", "label"])
+    assert loaded == {"text": ["dogs run", "who"], "label": [0, 1], "genre": ["fiction", "letters"]}
+    assert {name: values.tolist() for name, values in rows.kept(loaded).items()} == {
+        "genre": ["fiction", "letters"]
+    }
+
+
+def test_a_part_of_a_split_will_do(tmp_path):
+    assert save_rows(tmp_path, "a", ROWS).load("train[1:]", ["label"]) == {"label": [1]}
+
+
+def test_column_that_is_not_there_is_named_beside_those_that_are(tmp_path):
+    with pytest.raises(ValueError, match=r"'hypothesis', 'label', 'genre'\], got \['text'\]"):
+        save_rows(tmp_path, "a", ROWS).load("train", ["text", "label"])
+
+
+@pytest.mark.parametrize("text", ["", " \n", None])
+def test_row_without_a_text_is_named(tmp_path, text):
+    rows = save_rows(tmp_path, "a", [*ROWS, {**ROWS[0], "premise": text}], names={"text": "premise"})
+    with pytest.raises(ValueError, match=r"Column 'premise' must hold a text in every row .* in row 2"):
+        rows.load("train", ["text"])

@@ -1,0 +1,80 @@
+import csv
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from lightning_mixcd.tasks import TextTask
+from lightning_mixcd.tasks.texts import joint_labels
+
+ROWS = [
+    {"query": "play music", "intent": "play", "domain": "media"},
+    {"query": "card lost", "intent": "lost", "domain": "bank"},
+    {"query": "play", "intent": "play", "domain": "media"},
+]
+
+
+def write(path):
+    if path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ROWS[0])
+            writer.writeheader()
+            writer.writerows(ROWS)
+    elif path.suffix == ".parquet":
+        from datasets import Dataset
+
+        Dataset.from_list(ROWS).to_parquet(str(path))
+    else:
+        with gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in ROWS)
+    return path
+
+
+def task(path, kind="json", **kwargs):
+    source = {"path": kind, "data_files": {"train": str(path)}, "cache_dir": str(path.parent / "cache")}
+    return TextTask(source, **{"text": "query", "label": "intent", **kwargs})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.json", "json"), ("a.jsonl.gz", "json"), ("a.csv", "csv"), ("a.parquet", "parquet")],
+)
+def test_files_of_each_kind_are_read_in_order(tmp_path, name, kind):
+    texts, labels, columns = task(write(tmp_path / name), kind, columns=["domain"]).load("train")
+    assert texts == [row["query"] for row in ROWS]
+    assert labels.tolist() == [row["intent"] for row in ROWS]
+    assert columns["domain"].tolist() == [row["domain"] for row in ROWS]
+
+
+def test_file_that_is_not_there_is_named_with_the_remedy(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.jsonl.*MIXCD_DATA"):
+        task(tmp_path / "absent.jsonl").load("train")
+
+
+def test_column_that_is_not_there_is_named_beside_those_that_are(tmp_path):
+    with pytest.raises(ValueError, match=r"\['query', 'intent', 'domain'\], got \['genre'\]"):
+        task(write(tmp_path / "a.jsonl"), columns=["genre"]).load("train")
+
+
+def test_names_get_one_number_each_over_all_splits():
+    splits = [np.array(["play", "lost"]), np.array(["lost", "help"]), np.array(["play"])]
+    first, second, third = joint_labels(splits)
+    assert first[0] == third[0]
+    assert first[1] == second[0]
+    assert sorted({*first, *second}) == [0, 1, 2]
+
+
+def test_numbers_stay_as_they_are():
+    assert [part.tolist() for part in joint_labels([np.array([7, 0]), np.array([150])])] == [[7, 0], [150]]
+
+
+@pytest.mark.parametrize("other", [np.array([1]), np.array([0.5]), np.array([None])])
+def test_numbers_beside_names_are_refused(other):
+    with pytest.raises(ValueError, match=r"`label` must hold whole numbers in both tasks, or names in both"):
+        joint_labels([np.array(["play"]), other])
+
+
+def test_rows_without_a_class_are_refused():
+    with pytest.raises(ValueError, match=r"`label` must be 0 or more.*Leave rows without a class out"):
+        joint_labels([np.array([0, 1]), np.array([2, -1])])
