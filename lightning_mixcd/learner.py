@@ -15,6 +15,9 @@ __all__ = ["Learner", "Ticket"]
 
 Ticket = Mapping[str, Tensor]
 
+# Of keys in a state.
+TICKET, READING = "ticket/", "reading/"
+
 
 class Learner:
     """Collects what batches reveal and lets the strategy learn from several of them at once.
@@ -27,15 +30,20 @@ class Learner:
         strategy: Learns.
         device: Where readings lie.
         total: Returns the sum of a tensor over all ranks; it may change its argument.
+        everyones: Returns the tensors of each rank, in their order, on the host.
     """
 
     def __init__(
-        self, strategy: Strategy, *, device: torch.device, total: Callable[[Tensor], Tensor]
+        self,
+        strategy: Strategy,
+        *,
+        device: torch.device,
+        total: Callable[[Tensor], Tensor],
+        everyones: Callable[[dict[str, Tensor]], list[dict[str, Tensor]]],
     ) -> None:
-        self.strategy, self.device, self._total = strategy, device, total
+        self.strategy, self.device, self._total, self._everyones = strategy, device, total, everyones
         self.steps = 0.0  # optimizer steps since the last lesson
         self._pending: list[tuple[Ticket, Reading]] = []
-        self._restored: dict[str, Any] = {}  # sums of what was pending at the checkpoint
         self._share: Tensor | None = None  # as last reported
         self._lessons = 0  # since then; and the rows learnt from in these:
         self._damaged, self._rows = torch.zeros((), dtype=torch.int64, device=device), 0
@@ -52,15 +60,20 @@ class Learner:
 
     def learn(self) -> None:
         """Let the strategy learn from everything since the last lesson."""
-        tally, damaged, known, rows = self._sums()
+        outcome = self._outcome()
+        tally, damaged = self.strategy.tally(outcome), torch.zeros_like(self._damaged)
+        known = damaged
+        if "base_correct" in outcome.context:
+            base_correct = outcome.context["base_correct"]
+            damaged, known = (base_correct & ~outcome.correct).sum(), base_correct.sum()
         self._lesson = torch.stack([damaged, known])
-        self._pending, self._restored = [], {}
+        self._pending = []
         if tally is not None:
             self.strategy.update(self._total(tally), steps=self.steps)
         self.steps = 0.0
         self._lessons += 1
         self._damaged = self._damaged + damaged
-        self._rows += rows
+        self._rows += len(outcome.index)
 
     def damaged_share(self) -> Tensor | None:
         """Return which share of the rows learnt from since the last call was damaged, on all ranks together.
@@ -84,20 +97,6 @@ class Learner:
         damaged, known = self._total(self._lesson.clone()).unbind()
         return damaged / known
 
-    # Of what is pending: tally, damaged rows, base-correct rows, rows.
-    def _sums(self) -> tuple[Tensor | None, Tensor, Tensor, int]:
-        outcome = self._outcome()
-        tally, rows = self.strategy.tally(outcome), len(outcome.index)
-        damaged = known = torch.zeros_like(self._damaged)
-        if "base_correct" in outcome.context:
-            base_correct = outcome.context["base_correct"]
-            damaged, known = (base_correct & ~outcome.correct).sum(), base_correct.sum()
-        if self._restored:
-            tally = tally if tally is None else tally + self._restored["tally"]
-            damaged, rows = damaged + self._restored["damaged"], rows + self._restored["rows"]
-            known = known + self._restored["known"]
-        return tally, damaged, known, rows
-
     def _outcome(self) -> Outcome:
         tickets, readings = [ticket for ticket, _ in self._pending], [reading for _, reading in self._pending]
         if not tickets:
@@ -105,7 +104,7 @@ class Learner:
             tickets = [{"index": nothing, **self.strategy.context(nothing)}]
             readings = [Reading(nothing.to(self.device).bool(), loss=nothing.to(self.device).float())]
         context = {
-            key: to_device(torch.cat([ticket[key] for ticket in tickets]), self.device) for key in tickets[0]
+            key: to_device(_joined([ticket[key] for ticket in tickets]), self.device) for key in tickets[0]
         }
         reading = Reading.joined(readings)
         return Outcome(
@@ -121,38 +120,59 @@ class Learner:
     def _counts(self, damaged: Tensor, rows: int) -> Tensor:
         return torch.stack([damaged, to_device(torch.tensor(rows), self.device)])
 
+    # All rows, on the host. A sum of them would be rounded in another order once more rows come to it.
+    def _pending_rows(self) -> dict[str, Tensor]:
+        if not self._pending:
+            return {}
+        tickets, readings = [ticket for ticket, _ in self._pending], [reading for _, reading in self._pending]
+        rows = {f"{TICKET}{key}": _joined([ticket[key] for ticket in tickets]) for key in tickets[0]}
+        read = vars(Reading.joined(readings)).items()
+        rows |= {f"{READING}{name}": values for name, values in read if values is not None}
+        return {name: values.cpu() for name, values in rows.items()}
+
+    def _restored(self, rows: dict[str, Tensor]) -> tuple[Ticket, Reading]:
+        ticket = {key.removeprefix(TICKET): rows[key] for key in rows if key.startswith(TICKET)}
+        read = {
+            key.removeprefix(READING): rows[key].to(self.device) for key in rows if key.startswith(READING)
+        }
+        return ticket, Reading(**read)
+
     def state_dict(self, *, together: bool) -> dict[str, Any]:
         """Return what a resumed run needs.
 
         Args:
-            together: Whether all processes are here, so that sums can be made over them.
+            together: Whether all processes are here, so that each can add its part.
 
         Returns:
             The state.
         """
-        total = self._total if together else torch.clone
-        tally, damaged, known, rows = self._sums()
+        total, rows = self._total if together else torch.clone, self._pending_rows()
         return {
             "steps": self.steps,
-            "tally": None if tally is None else total(tally),
-            "pending": total(torch.cat([self._counts(damaged, rows), known[None]])),
+            "pending": self._everyones(rows) if together else [rows],
             "share": self._share,
             "lessons": self._lessons,
             "learnt": total(self._counts(self._damaged, self._rows)),
         }
 
-    def load_state_dict(self, state: dict[str, Any], *, first: bool) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, rank: int, size: int) -> None:
         """Go on where another learner stopped.
 
         Args:
             state: The state.
-            first: Whether this is the process that takes the sums over; the others begin with nothing.
+            rank: This process: it goes on with its own rows. Where there were more or fewer processes, the
+                first one takes them all, and always the sums; the others begin with nothing.
+            size: All processes.
         """
         self.steps, self._lessons, self._share = state["steps"], state["lessons"], state["share"]
         self._share = None if self._share is None else self._share.to(self.device)
-        if first:
-            tally = None if state["tally"] is None else state["tally"].to(self.device)
-            damaged, _, known = state["pending"].to(self.device).unbind()
-            rows = int(state["pending"][1])
-            self._restored = {"tally": tally, "damaged": damaged, "known": known, "rows": rows}
+        pending = state["pending"]
+        mine = [pending[rank]] if len(pending) == size else pending if rank == 0 else []
+        self._pending = [self._restored(rows) for rows in mine if rows]
+        if rank == 0:
             self._damaged, self._rows = state["learnt"].to(self.device)[0], int(state["learnt"][1])
+
+
+# Tickets of a restored run begin on the host, also where those of its new batches do not.
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.to(parts[-1].device) for part in parts])

@@ -133,8 +133,8 @@ class Look(ModelLook):
             return self._callable(batch)
         return functional_call(self._callable, self._placed(weights), (batch,), tie_weights=False)
 
-    # Every place that a tensor has in the model, by name. Left to torch, a submodule with two names would keep
-    # the weights that it was lent.
+    # Every place that a tensor has in the model, by name. Left to torch, a submodule with two names would
+    # keep the weights that it was lent.
     def _placed(self, weights: Weights) -> dict[str, Tensor]:
         lent = {id(own): weights[name] for name, own in self._named() if name in weights}
         return {

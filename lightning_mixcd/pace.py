@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_mixcd.data.ration import Ration
@@ -26,6 +27,7 @@ class Pace:
         self.ration = Ration(mix_ratio)
         self._schedule = schedule
         self._adaptive = schedule if isinstance(schedule, AdaptiveSchedule) else None
+        self._share: bool | float = True  # at the last step
 
     def begin(self, module: nn.Module, *, knows_base: bool) -> None:
         """Get ready for the first step.
@@ -57,7 +59,8 @@ class Pace:
         Returns:
             Rows due, 0 or more.
         """
-        return self.ration.due(finetune_rows, self._schedule(step))
+        self._share = self._schedule(step)
+        return self.ration.due(finetune_rows, self._share)
 
     def after_step(self, module: nn.Module) -> None:
         """Let the schedule look at what an optimizer step has made of the module.
@@ -76,6 +79,10 @@ class Pace:
         """
         if self._adaptive is not None and self._adaptive.needs_damage:
             self._adaptive.learn(damage_rate())
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Return the share of the mix ratio at the last step, where training decides on it."""
+        return {} if self._adaptive is None else {"share": torch.tensor(float(self._share))}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the schedule needs to go on; the same on all ranks."""

@@ -66,3 +66,17 @@ class Ranks:
         tensor = tensor.to(self._strategy.root_device)
         gathered: Tensor = self._strategy.all_gather(tensor, group=self._group).cpu()
         return gathered
+
+    def gather_each(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Return the tensors of each rank, of whatever names and shapes; waits, so for checkpoints only.
+
+        Args:
+            tensors: This rank's, on the host.
+
+        Returns:
+            Those of all ranks, in their order.
+        """
+        gathered = [tensors] * self.size
+        if self.size > 1:
+            torch.distributed.all_gather_object(gathered, tensors, group=self._group)
+        return gathered

@@ -100,7 +100,12 @@ class Session:
         self._ticket: Ticket | None = None
         self.ranks = Ranks(trainer)
         device = trainer.strategy.root_device
-        self.learner = Learner(self.strategy, device=device, total=partial(self.ranks.reduce, how="sum"))
+        self.learner = Learner(
+            self.strategy,
+            device=device,
+            total=partial(self.ranks.reduce, how="sum"),
+            everyones=self.ranks.gather_each,
+        )
         self.lesson = False  # whether the strategy has just learnt
         self._candidates_per_row = (
             self.strategy.candidates_per_row if isinstance(self.strategy, Screening) else 1
@@ -236,7 +241,7 @@ class Session:
 
     def report(self) -> dict[str, Tensor]:
         """Return what is logged, on the device, and start counting anew."""
-        found = {**self.strategy.metrics(), **self.terms.metrics()}
+        found = {**self.strategy.metrics(), **self.terms.metrics(), **self.pace.metrics()}
         share = self.learner.damaged_share() if self._knows_base else None
         return found if share is None else {**found, "damaged_share": share}
 
@@ -293,7 +298,7 @@ class Session:
                 "out `ckpt_path`."
             )
         self.strategy.load_state_dict(state["strategy"])
-        self.learner.load_state_dict(state["learner"], first=self.ranks.rank == 0)
+        self.learner.load_state_dict(state["learner"], rank=self.ranks.rank, size=self.ranks.size)
         self._batches, self._shares = state["batches"], state["shares"]
         self.terms.load_state_dict(state["penalties"], device=self.learner.device)
         self.pace.load_state_dict(state["schedule"])

@@ -21,13 +21,14 @@ INTERVALS = ("seconds", "prior_gain", "new_gain", "gap_closed", "matched_gain", 
 
 
 def main() -> None:
-    """Read the command line, print the table, write CSV and PNG beside the runs."""
+    """Read the command line, print the table, write it as CSV and Markdown, and PNG, beside the runs."""
     parser = argparse.ArgumentParser(prog="mixcd-report", description="Compare the runs below a folder.")
     parser.add_argument("folder", type=Path, help="folder of a `mixcd-train` run or sweep")
     parser.add_argument("--reference", default="uniform", help="strategy to compare with (default: uniform)")
+    parser.add_argument("--only", help="names of the methods to show, with commas between (default: all)")
     arguments = parser.parse_args()
     try:
-        records = read_records(arguments.folder)
+        records = _chosen(read_records(arguments.folder), arguments.only)
     except ValueError as error:
         parser.error(str(error))
     rows = compare(records.values(), reference=arguments.reference)
@@ -38,11 +39,22 @@ def main() -> None:
         console.print(f"wrote {path}", soft_wrap=True)
 
 
+def _chosen(records: dict[Path, Record], only: str | None) -> dict[Path, Record]:
+    if only is None:
+        return records
+    there, wanted = {record.name for record in records.values()}, {*only.split(",")}
+    if not wanted <= there:
+        raise ValueError(
+            f"`--only` must name methods of these runs, got {sorted(wanted - there)}. There are "
+            f"{sorted(there)}."
+        )
+    return {path: record for path, record in records.items() if record.name in wanted}
+
+
 def _table(rows: list[Row], data: str, reference: str) -> Table:
     title = f"{data}: accuracies, gains over {reference} and shares in %, with 95 % CI; time as a multiple"
     table = Table(title=title, caption="* ended because its compute units were spent")
-    # A column that says nothing is left out, and one that says the same of all.
-    columns = {head: texts for head, texts in _columns(rows).items() if {*texts} != {"-"}}
+    columns = _columns(rows)
     for head in columns:
         table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
     for texts in zip(*columns.values(), strict=True):
@@ -64,7 +76,7 @@ def _columns(rows: list[Row]) -> dict[str, list[str]]:
             else f"{100 * ratio.mean:.0f} [{100 * ratio.low:.0f}, {100 * ratio.high:.0f}]"
         )
 
-    return {
+    columns = {
         "method": [row.name for row in rows],
         "mix ratio": [f"{row.setting.mix_ratio:g}" for row in rows],
         "weight": _varying([row.setting.rehearsal_weight for row in rows]),
@@ -82,6 +94,13 @@ def _columns(rows: list[Row]) -> dict[str, list[str]]:
         "gain at equal new": [str(row.matched_gain or "-") for row in rows],
         "gap closed there": [share(row.matched_gap_closed) for row in rows],
     }
+    # A column that says nothing is left out, and one that says the same of all.
+    return {head: texts for head, texts in columns.items() if {*texts} != {"-"}}
+
+
+def _markdown(columns: dict[str, list[str]]) -> str:
+    lines = [[*columns], ["---", *["---:"] * (len(columns) - 1)], *zip(*columns.values(), strict=True)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _varying(values: list[float]) -> list[str]:
@@ -100,13 +119,15 @@ def _flat(row: Row) -> dict[str, object]:
 
 
 def _write(folder: Path, rows: list[Row], records: dict[Path, Record]) -> list[Path]:
-    written = [folder / "table.csv", folder / "pareto.png"]
+    written = [folder / "table.csv", folder / "table.md", folder / "pareto.png"]
     with replacing(written[0]) as aside, aside.open("w", newline="") as file:
         flat = [_flat(row) for row in rows]
         writer = csv.DictWriter(file, flat[0])
         writer.writeheader()
         writer.writerows(flat)
     with replacing(written[1]) as aside:
+        aside.write_text(_markdown(_columns(rows)), encoding="utf-8")
+    with replacing(written[2]) as aside:
         plot_pareto(list(records.values())).savefig(aside, dpi=150)
     runs: dict[str, list[Path]] = {}
     for run, record in records.items():
@@ -115,6 +136,6 @@ def _write(folder: Path, rows: list[Row], records: dict[Path, Record]) -> list[P
             runs.setdefault(f"{record.name}, {record.setting}", []).append(metrics)
     if runs:
         written.append(folder / "rates.png")
-        with replacing(written[2]) as aside:
+        with replacing(written[3]) as aside:
             plot_rates(runs).savefig(aside, dpi=150)
     return written

@@ -104,7 +104,7 @@ class DriftModels:
             torch.add(new.view(old.shape), old.to(new.device), alpha=kept)
             for new, old in zip(parts, (self.errors, self.own_sums, self.sums), strict=True)
         )
-        fits = torch.zeros_like(self.fits, device=tally.device)
+        fits = tally.new_zeros(self.fits.shape)
         k = len(self.sums)
         # The constant alone is a corner of the linear model.
         fits[1, 1:2] = ridge_fit(torch.cat([self.sums[:1, :1], self.sums[:1, k:]], dim=1), self.ridge)

@@ -57,7 +57,7 @@ class Screening(Strategy):
         ValueError: If `candidates_per_row` is below 2, or `source` does more than draw.
     """
 
-    def __init__(self, source: Strategy | None = None, *, candidates_per_row: int) -> None:
+    def __init__(self, source: Strategy | None = None, *, candidates_per_row: int = 3) -> None:
         source = Uniform() if source is None else source
         name = type(self).__name__
         if not isinstance(source, Strategy):

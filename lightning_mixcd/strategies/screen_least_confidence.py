@@ -4,7 +4,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_mixcd.strategies._screening import Candidates, Screening, first, shown
-from lightning_mixcd.strategies.base import Strategy
 
 __all__ = ["ScreenLeastConfidence"]
 
@@ -27,9 +26,6 @@ class ScreenLeastConfidence(Screening):
         >>> ScreenLeastConfidence().candidates_per_row
         3
     """
-
-    def __init__(self, source: Strategy | None = None, *, candidates_per_row: int = 3) -> None:
-        super().__init__(source, candidates_per_row=candidates_per_row)
 
     @override
     def screen(self, candidates: Candidates, n: int) -> Tensor:

@@ -71,8 +71,22 @@ def test_report_writes_table_and_pictures(sweep):
     assert set(rows) == {"uniform", "mixcd"}
     gain = float(rows["mixcd"]["prior"]) - float(rows["uniform"]["prior"])
     assert float(rows["mixcd"]["prior_gain_mean"]) == pytest.approx(gain)
+    lines = (sweep / "runs" / "table.md").read_text(encoding="utf-8").splitlines()
+    cells = [line.strip("|").split("|") for line in lines]
+    assert len({len(line) for line in cells}) == 1
+    assert sorted(line[0].strip() for line in cells[2:]) == ["mixcd", "uniform"]
     for picture in ("pareto.png", "rates.png"):
         assert (sweep / "runs" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_on_some_methods(sweep):
+    done = run(sweep, "mixcd-report", "runs", "--only", "uniform")
+    assert done.returncode == 0, done.stderr
+    assert "uniform" in done.stdout
+    assert "mixcd " not in done.stdout
+    done = run(sweep, "mixcd-report", "runs", "--only", "uniform,mir")
+    assert done.returncode == 2
+    assert "`--only` must name methods of these runs, got ['mir']" in done.stderr
 
 
 def test_record_tells_of_the_ledger_made_already(sweep):

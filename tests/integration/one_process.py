@@ -19,10 +19,11 @@ class OneProcess:
     A round goes by what was known before anybody had opened the draw `LAG` before it.
     """
 
-    def __init__(self, rows_per_draw):
+    def __init__(self, rows_per_draw, strategy=None):
         self.rows_per_draw = rows_per_draw
-        self.strategy = MixCD()
-        self.strategy.setup(N_POOL, ledger(), seed=0)
+        self.strategy = strategy or MixCD()
+        if strategy is None:
+            self.strategy.setup(N_POOL, ledger(), seed=0)
         self.notes = [(-math.inf, self.strategy.signal())]  # the furthest draw that was open, and the signal
         self.rates, self.draws = [], []
         self.unread, self.steps = [], 0.0
@@ -31,13 +32,16 @@ class OneProcess:
         """See the rows of all ranks in one batch; `furthest` is the last draw that any of them has opened."""
         self.unread, self.steps = self.unread + rows, self.steps + steps
         if len(self.rates) % OF_A_ROUND == OF_A_ROUND - 1:
-            index = torch.tensor([i for i, _ in self.unread], dtype=torch.int64)
-            right = torch.tensor([right for _, right in self.unread], dtype=torch.bool)
-            tally = self.strategy.tally(Outcome(index, right, context=self.strategy.context(index)))
-            self.strategy.update(tally, steps=self.steps)
+            self.strategy.update(self.strategy.tally(self.outcome(self.unread)), steps=self.steps)
             self.notes.append((furthest, self.strategy.signal()))
             self.unread, self.steps = [], 0.0
         self.rates.append(self.strategy.signal().tolist())
+
+    def outcome(self, rows):
+        """What rows have shown."""
+        index = torch.tensor([i for i, _ in rows], dtype=torch.int64)
+        right = torch.tensor([right for _, right in rows], dtype=torch.bool)
+        return Outcome(index, right, context=self.strategy.context(index))
 
     def follow(self, runs, *, first=0, n_batches=None, steps=lambda batch: 1.0):
         """See what the runs of all ranks saw, which began with draw `first`.

@@ -7,11 +7,27 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from lightning_mixcd import ClassBalanced, EveryNSteps, MixCD, Pool, Readout, RehearsalCallback, Uniform
+from lightning_mixcd import (
+    ClassBalanced,
+    EveryNSteps,
+    HeadProbe,
+    HighestLoss,
+    LossProportional,
+    MixCD,
+    Pool,
+    PredictedForgetting,
+    Readout,
+    RehearsalCallback,
+    Uniform,
+)
 from lightning_mixcd.data import stream
 from lightning_mixcd.data.host_copy import HostCopy
 from lightning_mixcd.partitions import ByLabel
+from lightning_mixcd.penalties import AGEM, DER, EWC, L2SP, Distillation
+from lightning_mixcd.schedules import HoldRetention, ModelTime, _delayed
 from lightning_mixcd.session import Session
+from lightning_mixcd.terms import Terms
+from tests.penalties.replay import full_ledger
 from tests.toys import Listed, Toy, finetune, ledger, network, pool, trainer
 
 READS = {
@@ -19,6 +35,9 @@ READS = {
     *(Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, torch.equal, Tensor.equal),
     *(Tensor.__contains__, Tensor.masked_select, torch.unique, torch.bincount, Tensor.bincount),
 }
+
+
+GRADIENT = Tensor.grad.__get__  # which torch leaves a plain tensor
 
 
 class OnDevice(Tensor):
@@ -30,7 +49,12 @@ class OnDevice(Tensor):
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         if cls.watched and func in READS:
             raise AssertionError(f"{func.__name__} waits for the device")
-        return super().__torch_function__(func, types, args, kwargs or {})
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        return found.as_subclass(cls) if func == GRADIENT and found is not None else found
+
+    # Whoever copies a head before training takes the copy to the host.
+    def __deepcopy__(self, memo):
+        return nn.Parameter(self.detach().as_subclass(Tensor).clone())
 
 
 def watched(function):
@@ -55,32 +79,74 @@ class Sent(HostCopy):
 
 
 class Accelerated(Toy):
+    def __init__(self):
+        super().__init__()
+        for layer in self.net:
+            for name, parameter in layer.named_parameters():
+                setattr(layer, name, nn.Parameter(parameter.detach().as_subclass(OnDevice)))
+
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         return [part.as_subclass(OnDevice) for part in batch]
 
 
 @pytest.fixture
 def accelerator(monkeypatch):
-    monkeypatch.setattr(stream, "HostCopy", Sent)
+    for reader in (stream, _delayed):
+        monkeypatch.setattr(reader, "HostCopy", Sent)
     monkeypatch.setattr("lightning_mixcd.learner.to_device", lambda t, device: t.as_subclass(OnDevice))
-    for owner, name in ((Session, "mix"), (RehearsalCallback, "on_train_batch_end")):
+    watched_ones = (
+        (Session, "mix"),
+        (RehearsalCallback, "on_train_batch_end"),
+        (RehearsalCallback, "on_before_optimizer_step"),
+        (Terms, "_add"),
+    )
+    for owner, name in watched_ones:
         monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
 
 
-STRATEGIES = [Uniform, ClassBalanced, lambda: MixCD(partition=ByLabel()), lambda: MixCD(wrong_share=0.1)]
+STRATEGIES = [
+    Uniform,
+    ClassBalanced,
+    lambda: MixCD(partition=ByLabel()),
+    lambda: MixCD(wrong_share=0.1),
+    lambda: HeadProbe(candidates_per_row=4, importance=0.5),
+    LossProportional,
+    HighestLoss,
+    PredictedForgetting,
+]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("settings", [{}, {"schedule": EveryNSteps(2)}, {"mix_ratio": 0.3}])
 def test_steps_read_nothing_of_the_device(strategy, settings, accelerator):
     logger, made = Listed(), strategy()
-    callback = RehearsalCallback(made, pool=Pool(pool(), lag=4), ledger=ledger(), **settings)
+    callback = RehearsalCallback(made, pool=Pool(pool(), lag=4), ledger=full_ledger(), **settings)
     trainer(callback, logger=logger, log_every_n_steps=1, max_epochs=4).fit(
         Accelerated(), DataLoader(finetune(), 8)
     )
     assert len(logger.values("rehearsal/damaged_share")) > 10
     if isinstance(made, MixCD):
         assert type(made.estimator.damaged) is OnDevice
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": HoldRetention(0.9)},
+        {"schedule": ModelTime(2, lag=2)},
+        {"penalties": [L2SP(), EWC(n_samples=5)]},
+        {"penalties": [Distillation(rows="both"), DER(beta=0.5)]},
+        {"penalties": [AGEM()]},
+        {"rehearsal_weight": 0.5},
+    ],
+)
+def test_schedules_and_penalties_read_nothing_of_the_device(settings, accelerator):
+    callback = RehearsalCallback(Uniform(), pool=Pool(pool(), lag=4), ledger=full_ledger(), **settings)
+    module = Accelerated()
+    trainer(callback, logger=Listed(), log_every_n_steps=1, max_epochs=3).fit(
+        module, DataLoader(finetune(), 8)
+    )
+    assert len(module.seen) == 15
 
 
 def test_a_strategy_that_reads_is_caught(accelerator):

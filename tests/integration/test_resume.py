@@ -1,5 +1,6 @@
 """k steps, checkpoint, k steps equals 2k steps: draws, rates, weights, logged values, compute units."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_mixcd import MixCD, Pool, RehearsalCallback, RehearsalDataModule
+from lightning_mixcd.penalties import DER, EWC, L2SP, Distillation
 from lightning_mixcd.resume import ExactResume
+from lightning_mixcd.schedules import HoldRetention, ModelTime
+from tests.penalties.replay import full_ledger
 from tests.soak.chancy import STRATEGIES, Chancy, ChancyFinetune, Noisy
 from tests.toys import Listed, OnBatchEnd, ledger, pool, trainer, weights
 
@@ -24,6 +28,16 @@ pytestmark = [
         "ignore:You have overridden `on_.*_batch_transfer` in `LightningModule`:UserWarning"
     ),
 ]
+
+
+# What a strategy is combined with.
+BESIDE: dict[str, Callable[[], dict[str, Any]]] = {
+    "nothing": dict,
+    "hold_retention": lambda: {"schedule": HoldRetention(0.9, gain=2)},
+    "model_time": lambda: {"schedule": ModelTime(1, burst=2, lag=2)},
+    "ewc_l2sp": lambda: {"penalties": [EWC(10.0, n_samples=20), L2SP(0.1)]},
+    "distillation_der": lambda: {"penalties": [Distillation(), DER(beta=0.5)]},
+}
 
 
 @dataclass
@@ -42,6 +56,7 @@ def train(
     folder: Path | str,
     ckpt_path: Any = None,
     *,
+    beside: str = "nothing",
     seed: int = 7,
     pool_workers: int = 0,
     finetune_workers: int = 0,
@@ -49,11 +64,11 @@ def train(
 ) -> Run:
     pl.seed_everything(seed, verbose=False)
     module, rates, logger = Chancy(), {}, Listed()
-    callback = RehearsalCallback(STRATEGIES[strategy](), seed=3)
+    callback = RehearsalCallback(STRATEGIES[strategy](), seed=3, **BESIDE[beside]())
     data = RehearsalDataModule(
         ChancyFinetune(batch_size=8, shuffle=True, num_workers=finetune_workers),
         Pool(Noisy(pool()), num_workers=pool_workers),
-        ledger=ledger(),
+        ledger=full_ledger(),
         mix_ratio=0.4,
         order_seed=11,
     )
@@ -125,6 +140,12 @@ def assert_continues(got: Run, expected: Run, step: int) -> None:
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
 def test_resumed_run_is_the_uninterrupted_one(strategy, step, check):
     check(strategy, step)
+
+
+@pytest.mark.parametrize("step", [3, 7])
+@pytest.mark.parametrize("beside", [name for name in BESIDE if name != "nothing"])
+def test_with_penalties_and_schedules(beside, step, check):
+    check("mixcd", step, beside=beside)
 
 
 @pytest.mark.slow

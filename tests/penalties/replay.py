@@ -15,10 +15,20 @@ def base_net():
     return net
 
 
+def base_outputs(net):
+    """What the base model, or a part of it, puts out for the pool."""
+    return net(pool().tensors[0][:, :N_FEATURES]).detach().numpy()
+
+
 @cache
 def ledger_with_logits():
-    with torch.no_grad():
-        return ledger().with_columns(logits=base_net()(pool().tensors[0][:, :N_FEATURES]).numpy())
+    return ledger().with_columns(logits=base_outputs(base_net()))
+
+
+@cache
+def full_ledger():
+    """The base model's record of the pool, with the logits and the input of the head."""
+    return ledger_with_logits().with_columns(features=base_outputs(base_net()[:-1]))
 
 
 def samples(ids):

@@ -9,11 +9,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_mixcd import (
+    MIR,
     ClassBalanced,
     DecayedBeta,
+    HeadProbe,
+    HighestLoss,
+    LossProportional,
     MixCD,
     NoRehearsal,
     Oracle,
+    PredictedForgetting,
+    ScreenDamaged,
     Uniform,
     UniformCorrect,
 )
@@ -34,6 +40,12 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "mixcd_last": lambda: MixCD(partition=ByLabel(), estimator=LastBatch()),
     "mixcd_static": lambda: MixCD(partition=ByLabel(), estimator=Static([0.1, 0.2, 0.7])),
     "oracle": lambda: Oracle(every_n_steps=2),
+    "loss": LossProportional,
+    "highest": HighestLoss,
+    "predicted": PredictedForgetting,
+    "head_probe": lambda: HeadProbe(candidates_per_row=4, importance=0.5, halflife_steps=3),
+    "mir": MIR,
+    "screened": ScreenDamaged,
 }
 
 

@@ -1,0 +1,54 @@
+"""Formulas against well-known implementations, where these are installed: quadprog, captum."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from lightning_mixcd.functional.projection import project_to_cone
+from lightning_mixcd.reading import Reading
+from lightning_mixcd.strategies._last_layer import last_layer_gradients
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+@pytest.mark.parametrize("seed", range(5))
+def test_projection_is_that_of_quadprog(seed, margin):
+    quadprog = pytest.importorskip("quadprog")
+    gradient, references = normal(10, seed=seed), normal(4, 10, seed=100 + seed)
+    g, of = gradient.double().numpy(), references.double().numpy()
+    # As in the authors' own code: the dual, with v >= margin.
+    v = quadprog.solve_qp(of @ of.T, -of @ g, np.eye(4), np.full(4, margin))[0]
+    expected = g + v @ of if (of @ g < 0).any() else g
+    np.testing.assert_allclose(project_to_cone(gradient, references, margin), expected, atol=1e-5)
+
+
+def test_gradient_products_are_those_of_captum():
+    influence = pytest.importorskip("captum.influence")
+    x, label = normal(12, 4, seed=1), torch.arange(12) % 3
+    with torch.random.fork_rng():
+        net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3, bias=False))
+
+    def gradients(rows):
+        features = net[:-1](x[rows])
+        logits = net[-1](features)
+        losses = cross_entropy(logits, label[rows], reduction="none")
+        read = Reading(logits.argmax(1) == label[rows], None, losses, label[rows], logits, features)
+        return last_layer_gradients(read, "a test", bias=False)
+
+    trac_in = influence.TracInCPFast(
+        net,
+        net[-1],
+        torch.utils.data.TensorDataset(x[5:], label[5:]),
+        checkpoints=["only"],
+        checkpoints_load_func=lambda _net, _path: 1.0,
+        loss_fn=nn.CrossEntropyLoss(reduction="sum"),
+        batch_size=4,
+    )
+    expected = trac_in.influence((x[:5], label[:5]))
+    found = gradients(slice(0, 5)).products(gradients(slice(5, None)))
+    torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=1e-5)
