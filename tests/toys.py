@@ -79,7 +79,8 @@ class Toy(pl.LightningModule):
         if base:
             self.net.load_state_dict(base_state())
         self.lr = lr
-        self.seen: list[list[int]] = []
+        self.seen: list[list[int]] = []  # in training steps
+        self.differentiated: list[list[int]] = []  # in these, and in looks with a gradient
         self.rows_forwarded = 0
         self.net.register_forward_hook(self._count)
 
@@ -96,6 +97,8 @@ class Toy(pl.LightningModule):
         x, y = self.features_and_labels(batch)
         if self.training:
             self.seen.append(ids(x))
+        if torch.is_grad_enabled():
+            self.differentiated.append(ids(x))
         logits = self.net(x[:, :-1])
         loss = cross_entropy(logits, y)
         self.log("train_loss", loss)

@@ -95,7 +95,7 @@ def test_rows_are_a_random_part_of_the_pool():
     for seed in (1, 2):
         module = Toy()
         begun(EWC(n_samples=10), module, data, seed=seed)
-        looked.append([i for step in module.seen for i in step])
+        looked.append([i for step in module.differentiated for i in step])
     assert len({*looked[0]}) == len({*looked[1]}) == 10
     assert {*looked[0]} != {*looked[1]}
 

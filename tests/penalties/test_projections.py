@@ -82,7 +82,7 @@ def joined(steps, n):
 def test_agem_as_a_loop(strategy):
     module, _ = fit([AGEM()], strategy(), max_epochs=3)
     acted = []
-    steps = by_step(module.seen)
+    steps = by_step(module.differentiated)
     assert [(len(fine), len(old)) for fine, old in steps] == [(8, 4)] * 15
     assert_same(module, replay(steps, lambda net, step: turned(net, step, acted=acted)))
     assert {*acted} == {True, False}
@@ -91,15 +91,15 @@ def test_agem_as_a_loop(strategy):
 @pytest.mark.parametrize("penalty", [AGEM, lambda: GEM(Single(), margin=0.0)])
 def test_accumulated_batches_make_one_gradient_and_one_reference(penalty):
     module, _ = fit([penalty()], accumulate_grad_batches=2, limit_train_batches=4, max_epochs=3)
-    steps = joined(by_step(module.seen), 2)
+    steps = joined(by_step(module.differentiated), 2)
     assert [(len(fine), len(old)) for fine, old in steps] == [(16, 8)] * 6
     assert_same(module, replay(steps, lambda net, step: turned(net, step)))
 
 
 def test_batches_kept_apart_weigh_by_their_rows():
     module, _ = fit([AGEM()], mix_ratio=0.2, accumulate_grad_batches=4, limit_train_batches=4, max_epochs=4)
-    assert {len(ids) for ids in module.seen} == {8, 1, 2}
-    steps = joined(by_step(module.seen), 4)
+    assert {len(ids) for ids in module.differentiated} == {8, 1, 2}
+    steps = joined(by_step(module.differentiated), 4)
     assert_same(module, replay(steps, lambda net, step: turned(net, step)))
 
 
@@ -108,7 +108,7 @@ def test_batches_kept_apart_weigh_by_their_rows():
 def test_gem_as_a_loop(margin):
     module, _ = fit([GEM(ByLabel(), margin=margin)])
     acted, bins = [], pool().tensors[1].tolist()
-    steps = by_step(module.seen)
+    steps = by_step(module.differentiated)
     assert [(len(fine), len(old)) for fine, old in steps] == [(8, 4)] * 5
     slow = replay(steps, lambda net, step: turned(net, step, bins=bins, margin=margin, acted=acted))
     assert_same(module, slow)
@@ -152,7 +152,7 @@ def test_frozen_and_unused_parameters_are_left_alone(penalty):
 def test_agem_is_the_same_in_bf16_mixed_but_for_rounding():
     module, _ = fit([AGEM()], precision="bf16-mixed", limit_train_batches=3)
     assert_same(
-        module, replay(by_step(module.seen), lambda net, step: turned(net, step)), rtol=0.2, atol=0.05
+        module, replay(by_step(module.differentiated), lambda net, step: turned(net, step)), rtol=0.2, atol=0.05
     )
 
 
@@ -164,7 +164,7 @@ def test_clipping_comes_after():
         norm = one_vector(gradients).norm()
         return [gradient * min(1.0, float(0.01 / norm)) for gradient in gradients]
 
-    assert_same(module, replay(by_step(module.seen), clipped))
+    assert_same(module, replay(by_step(module.differentiated), clipped))
 
 
 @pytest.mark.parametrize("penalty", [AGEM(), GEM(ByLabel())])
