@@ -37,7 +37,11 @@ def fit(name: str, batches: list[list[int]], **settings: Any) -> dict[str, Any]:
     )
     loader = DataLoader(finetune(), batch_sampler=batches, generator=torch.Generator())
     trainer(callback, use_distributed_sampler=False, **settings).fit(module, loader)
-    return {"seen": module.differentiated, "weights": weights(module).tolist(), "units": callback.compute_units}
+    return {
+        "seen": module.differentiated,
+        "weights": weights(module).tolist(),
+        "units": callback.compute_units,
+    }
 
 
 def alike(rank: int, n: int) -> list[list[int]]:

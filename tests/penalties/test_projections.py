@@ -152,7 +152,10 @@ def test_frozen_and_unused_parameters_are_left_alone(penalty):
 def test_agem_is_the_same_in_bf16_mixed_but_for_rounding():
     module, _ = fit([AGEM()], precision="bf16-mixed", limit_train_batches=3)
     assert_same(
-        module, replay(by_step(module.differentiated), lambda net, step: turned(net, step)), rtol=0.2, atol=0.05
+        module,
+        replay(by_step(module.differentiated), lambda net, step: turned(net, step)),
+        rtol=0.2,
+        atol=0.05,
     )
 
 
