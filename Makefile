@@ -12,7 +12,7 @@ EXTRAS_dev := dev
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test soak check check-rest format lint types docs wheel fix clean
+.PHONY: help demo compare test soak check check-rest format lint types docs wheel fix clean
 
 # Nothing is fetched from a model hub, no window is opened, no forked tokenizer complains.
 export HF_HUB_OFFLINE := 1
@@ -27,6 +27,12 @@ demo: export OMP_NUM_THREADS := 1
 demo: .venv/.installed-demo ## Train on digits with and without rehearsal, then draw the report
 	$(BIN)/mixcd-train -m experiment=digits
 	$(BIN)/mixcd-report demo
+
+compare: export OMP_NUM_THREADS := 1
+compare: .venv/.installed-demo ## Compare all methods on digits at equal compute, then draw the report
+	$(BIN)/mixcd-train -m experiment=compare_all hydra/launcher=joblib
+	$(BIN)/mixcd-train -m experiment=compare_penalties hydra/launcher=joblib
+	$(BIN)/mixcd-report compare/digits
 
 # One thread per process: two test processes share two cores.
 test: export OMP_NUM_THREADS := 1

@@ -96,7 +96,7 @@ class RehearsalCallback(Callback):
             )
         self.strategy, self.penalties = strategy, penalties
         self.rehearsal_weight, self.max_compute_units = rehearsal_weight, max_compute_units
-        self.exhausted = False
+        self.exhausted = self._spent = False
         self.pool = pool if pool is None or isinstance(pool, Pool) else Pool(pool)
         self.ledger, self.mix_ratio = ledger, mix_ratio
         self.schedule = schedule or EveryNSteps(1)
@@ -126,7 +126,8 @@ class RehearsalCallback(Callback):
             self._end()
             self._session = self._resumed = None
             self._session = Session(self._settings(trainer), trainer, pl_module)
-            self._live, self._together, self.exhausted = True, True, False
+            self._live, self._together = True, True
+            self.exhausted = self._spent = False
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -180,13 +181,14 @@ class RehearsalCallback(Callback):
         self._backwards = 0
 
     def _end_if_exhausted(self, trainer: Trainer, session: Session) -> None:
-        if self.max_compute_units is None or not (session.ranks.size == 1 or session.lesson):
+        if self.max_compute_units is None:
             return
-        reached = self.compute_units >= self.max_compute_units
-        # All processes must end with the same step.
-        if session.ranks.size > 1:
-            reached = trainer.strategy.reduce_boolean_decision(reached, all=False)
-        if reached:
+        if session.ranks.size == 1:
+            self._spent = self.compute_units >= self.max_compute_units
+        elif session.lesson:  # all processes must end with the same step
+            spent = self.compute_units >= self.max_compute_units
+            self._spent = trainer.strategy.reduce_boolean_decision(spent, all=False)
+        if self._spent and session.stepped:
             self.exhausted = trainer.should_stop = True
 
     @override

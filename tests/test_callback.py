@@ -421,6 +421,14 @@ def test_budget_ends_the_run_with_the_step_that_reaches_it():
     assert callback.exhausted
 
 
+def test_budget_does_not_end_amid_an_accumulation():
+    callback = RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.5, max_compute_units=100)
+    run = trainer(callback, max_epochs=50, accumulate_grad_batches=2)
+    run.fit(Toy(), DataLoader(finetune(), 8))
+    # Three batches of 36 units reach it; the fourth ends the step.
+    assert (run.global_step, callback.compute_units) == (2, 144)
+
+
 def test_ledger_counts_towards_the_budget(tmp_path):
     record_ledger(Toy(), pool(), tmp_path / "ledger")  # 60 forwards
     callback = RehearsalCallback(
