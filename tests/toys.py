@@ -80,9 +80,14 @@ class Toy(pl.LightningModule):
             self.net.load_state_dict(base_state())
         self.lr = lr
         self.seen: list[list[int]] = []  # in training steps
-        self.differentiated: list[list[int]] = []  # in these, and in looks with a gradient
+        self.with_gradient: list[Tensor] = []  # likewise, and in looks with a gradient; not read in the step
         self.rows_forwarded = 0
         self.net.register_forward_hook(self._count)
+
+    @property
+    def differentiated(self) -> list[list[int]]:
+        """What the training steps and looks that made a gradient were given."""
+        return [ids(x) for x in self.with_gradient]
 
     def _count(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         self.rows_forwarded += len(output)
@@ -98,7 +103,7 @@ class Toy(pl.LightningModule):
         if self.training:
             self.seen.append(ids(x))
         if torch.is_grad_enabled():
-            self.differentiated.append(ids(x))
+            self.with_gradient.append(x.detach().clone())
         logits = self.net(x[:, :-1])
         loss = cross_entropy(logits, y)
         self.log("train_loss", loss)
