@@ -88,7 +88,11 @@ class Session:
         self.probe = Probe(pl_module, self.pool, self.readout, transfer=way.whole, context=way.precision)
         rate = partial(_learning_rate, trainer)
         self.look = Look(pl_module, self.readout, context=way.precision, learning_rate=rate)
-        self.terms = Terms(settings.penalties, settings.rehearsal_weight, pl_module, self.readout, self.look)
+        self.ranks = Ranks(trainer)
+        self._total = partial(self.ranks.reduce, how="sum")
+        self.terms = Terms(
+            settings.penalties, settings.rehearsal_weight, pl_module, self.readout, self.look, self._total
+        )
         self._source = LedgerSource(
             settings.ledger, self.pool, [self.strategy, *settings.penalties], trainer, pl_module
         )
@@ -98,12 +102,11 @@ class Session:
         self._reads = False  # whether correctness is wanted
         self._knows_base = False  # whether it is known what the base model had right
         self._ticket: Ticket | None = None
-        self.ranks = Ranks(trainer)
         device = trainer.strategy.root_device
         self.learner = Learner(
             self.strategy,
             device=device,
-            total=partial(self.ranks.reduce, how="sum"),
+            total=self._total,
             everyones=self.ranks.gather_each,
         )
         self.lesson = False  # whether the strategy has just learnt
@@ -351,7 +354,7 @@ class Session:
             self.settings.seed,
             self.ranks.rank,
             self.ranks.size,
-            partial(self.ranks.reduce, how="sum"),
+            self._total,
             self.strategy.rehearses,
         )
 

@@ -1,7 +1,7 @@
 """What is added to the loss and done to the gradients of somebody else's training step."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import cast
 
@@ -17,7 +17,6 @@ from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.ledger.columns import Array
 from lightning_mixcd.look import Look, loss_of
 from lightning_mixcd.penalties.base import Apart, Penalty, Start, Step
-from lightning_mixcd.ranks import Ranks
 from lightning_mixcd.wiring import StepHook
 
 __all__ = ["Terms"]
@@ -35,6 +34,7 @@ class Terms:
         module: The model.
         readout: How logits and losses are read.
         look: Runs the model for penalties.
+        total: Returns the sum of a tensor over all ranks; it may change its argument.
     """
 
     def __init__(
@@ -44,9 +44,10 @@ class Terms:
         module: LightningModule,
         readout: Readout,
         look: Look,
+        total: Callable[[Tensor], Tensor],
     ) -> None:
         self.penalties, self.weight = penalties, weight
-        self.module, self.readout, self.look = module, readout, look
+        self.module, self.readout, self.look, self._total = module, readout, look, total
         self.apart: list[Apart] = []
         self.ticket: Mapping[str, Tensor] | None = None  # of the rehearsed rows in the batch being trained
         self._hook: StepHook | None = None
@@ -171,9 +172,8 @@ class Terms:
             for name, parameter in self.module.named_parameters()
             if parameter.grad is not None
         }
-        total = partial(Ranks(self.module.trainer).reduce, how="sum")
         for penalty in self.penalties:
-            penalty.change_gradients(gradients, self.apart, total)
+            penalty.change_gradients(gradients, self.apart, self._total)
         self.apart = []
 
 

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "pace": f"data schedules {MATHS}",
     "transfer": f"data wiring {MATHS}",
     "look": f"capture data.seeded probe {MATHS}",
-    "terms": f"capture data.host_copy ledger look penalties ranks wiring {MATHS}",
+    "terms": f"capture data.host_copy ledger look penalties wiring {MATHS}",
     "probe": f"capture data.pool data.pool_fetch data.seeded data.streams {MATHS}",
     "record": f"capture data.pool ledger probe {MATHS}",
     "ledger_callback": f"capture ledger wiring {MATHS}",

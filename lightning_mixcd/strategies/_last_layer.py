@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_mixcd.protocols import Seen
-from lightning_mixcd.strategies._screening import shown
+from lightning_mixcd.strategies._screening import Screening, shown
+from lightning_mixcd.strategies.base import Strategy
 
-__all__ = ["LastLayerGradients", "has_bias", "last_layer_gradients"]
+__all__ = ["LastLayerGradients", "LastLayerScreening", "last_layer_gradients"]
 
 
 @dataclass(frozen=True)
@@ -56,22 +58,29 @@ def last_layer_gradients(seen: Seen, strategy: object, *, bias: bool) -> LastLay
     return LastLayerGradients(errors, inputs)
 
 
-def has_bias(head: nn.Module, strategy: object) -> bool:
-    """Require a last layer whose gradient is known in closed form.
+class LastLayerScreening(Screening):
+    """Chooses by gradients of the last layer.
 
     Args:
-        head: The submodule that makes logits of features.
-        strategy: Who needs it, for the message.
-
-    Returns:
-        Whether it has a bias.
-
-    Raises:
-        ValueError: If it is not one linear layer.
+        source: See `Screening`.
+        candidates_per_row: See `Screening`.
     """
-    if not isinstance(head, nn.Linear):
-        raise ValueError(
-            f"The head must be one `nn.Linear` for {type(strategy).__name__}, got {type(head).__name__}. "
-            "Name the last layer: Readout(features=...)."
-        )
-    return head.bias is not None
+
+    needs_features = True
+
+    def __init__(self, source: Strategy | None = None, *, candidates_per_row: int = 5) -> None:
+        super().__init__(source, candidates_per_row=candidates_per_row)
+        self._bias = True
+
+    @override
+    def attach(self, head: nn.Module) -> None:
+        if not isinstance(head, nn.Linear):
+            raise ValueError(
+                f"The head must be one `nn.Linear` for {type(self).__name__}, got {type(head).__name__}. "
+                "Name the last layer: Readout(features=...)."
+            )
+        self._bias = head.bias is not None
+
+    def gradients(self, seen: Seen) -> LastLayerGradients:
+        """Return the gradient of each row that a look showed."""
+        return last_layer_gradients(seen, self, bias=self._bias)

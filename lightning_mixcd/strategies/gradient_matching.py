@@ -1,17 +1,16 @@
 """Rehearse the few that stand for all candidates."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from lightning_mixcd.functional.matching_pursuit import matching_pursuit
-from lightning_mixcd.strategies._last_layer import has_bias, last_layer_gradients
-from lightning_mixcd.strategies._screening import Candidates, Screening
-from lightning_mixcd.strategies.base import Strategy
+from lightning_mixcd.strategies._last_layer import LastLayerScreening
+from lightning_mixcd.strategies._screening import Candidates
 
 __all__ = ["GradientMatching"]
 
 
-class GradientMatching(Screening):
+class GradientMatching(LastLayerScreening):
     """Rehearse candidates whose last-layer gradients together come nearest to the mean over all candidates.
 
     They are found one by one, by orthogonal matching pursuit. After GradMatch, Killamsetty et al.,
@@ -32,18 +31,8 @@ class GradientMatching(Screening):
         5
     """
 
-    needs_features = True
-
-    def __init__(self, source: Strategy | None = None, *, candidates_per_row: int = 5) -> None:
-        super().__init__(source, candidates_per_row=candidates_per_row)
-        self._bias = True
-
-    @override
-    def attach(self, head: nn.Module) -> None:
-        self._bias = has_bias(head, self)
-
     @override
     def screen(self, candidates: Candidates, n: int) -> Tensor:
-        found = last_layer_gradients(candidates.look.see(candidates.rows), self, bias=self._bias)
+        found = self.gradients(candidates.look.see(candidates.rows))
         products = found.products(found)
         return matching_pursuit(products, products.mean(dim=1), n)

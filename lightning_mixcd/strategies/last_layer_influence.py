@@ -1,16 +1,15 @@
 """Rehearse what pulls the last layer the other way than the finetune batch does."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.strategies._last_layer import has_bias, last_layer_gradients
-from lightning_mixcd.strategies._screening import Candidates, Screening, first
-from lightning_mixcd.strategies.base import Strategy
+from lightning_mixcd.strategies._last_layer import LastLayerScreening
+from lightning_mixcd.strategies._screening import Candidates, first
 
 __all__ = ["LastLayerInfluence"]
 
 
-class LastLayerInfluence(Screening):
+class LastLayerInfluence(LastLayerScreening):
     r"""Rehearse the candidates whose last-layer gradient conflicts most with that of the finetune batch.
 
     The score of a candidate is $-\langle g_i, \bar g \rangle$, with $\bar g$ the mean gradient of the
@@ -32,20 +31,9 @@ class LastLayerInfluence(Screening):
         5
     """
 
-    needs_features = True
-
-    def __init__(self, source: Strategy | None = None, *, candidates_per_row: int = 5) -> None:
-        super().__init__(source, candidates_per_row=candidates_per_row)
-        self._bias = True
-
-    @override
-    def attach(self, head: nn.Module) -> None:
-        self._bias = has_bias(head, self)
-
     @override
     def screen(self, candidates: Candidates, n: int) -> Tensor:
         found, finetune = (
-            last_layer_gradients(candidates.look.see(batch), self, bias=self._bias)
-            for batch in (candidates.rows, candidates.finetune)
+            self.gradients(candidates.look.see(batch)) for batch in (candidates.rows, candidates.finetune)
         )
         return first(-found.products(finetune).mean(dim=1), n)
