@@ -31,7 +31,6 @@ demo: .venv/.installed-demo ## Train on digits with and without rehearsal, then 
 compare: export OMP_NUM_THREADS := 1
 compare: .venv/.installed-demo ## Compare all methods on digits at equal compute, then draw the report
 	$(BIN)/mixcd-train -m experiment=compare_all hydra/launcher=joblib
-	$(BIN)/mixcd-train -m experiment=compare_penalties hydra/launcher=joblib
 	$(BIN)/mixcd-report compare/digits
 
 # One thread per process: two test processes share two cores.

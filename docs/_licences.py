@@ -14,8 +14,8 @@ import tomllib
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/safety.md"
 BEGIN, END = "<!-- licences:begin -->\n", "<!-- licences:end -->\n"
-# Extras that nobody needs to use the library, or that only gather others.
-LEFT_OUT = {"all", "dev", "test"}
+# Extras that nobody needs to use the library, that only gather others, or that `all` is without.
+LEFT_OUT = {"all", "dev", "influence", "ray", "test"}
 
 
 def direct() -> dict[str, list[str]]:

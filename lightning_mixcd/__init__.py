@@ -7,13 +7,14 @@ Where to find what:
 * `schedules` — when rehearsal happens, and how much; `weights` — methods that act on weights as a whole.
 * `ledger`, `record` — what the base model had right: the record on disk and its making.
 * `capture` — where correctness is read from a training step; `probe` — looking at a model on purpose.
+* `influence` — which pretrain samples a finetuned model's predictions come from.
 * `metrics` — damage, retention, flips, compute units; `functional` — every formula, once.
 * `testing` — the conformance suite for parts of your own.
 """
 
 from lightning_mixcd.callback import RehearsalCallback
 from lightning_mixcd.capture import Readout
-from lightning_mixcd.data import Pool, RehearsalDataModule, Streams
+from lightning_mixcd.data import Pool, RehearsalDataModule, Streams, union_pool
 from lightning_mixcd.errors import CaptureError, JoinError, LedgerError, PoolError
 from lightning_mixcd.estimators import DecayedBeta
 from lightning_mixcd.ledger import Ledger
@@ -24,6 +25,7 @@ from lightning_mixcd.schedules import EveryNSteps
 from lightning_mixcd.strategies import (
     ASER,
     MIR,
+    Auto,
     Candidates,
     ClassBalanced,
     FunctionStrategy,
@@ -38,9 +40,11 @@ from lightning_mixcd.strategies import (
     LeastConfidence,
     LossProportional,
     MixCD,
+    MostSupportive,
     NoRehearsal,
     Oracle,
     PredictedForgetting,
+    ProbeMatching,
     ScreenDamaged,
     ScreenHighestLoss,
     Screening,
@@ -53,6 +57,7 @@ from lightning_mixcd.strategies import (
 __all__ = [
     "ASER",
     "MIR",
+    "Auto",
     "Candidates",
     "CaptureError",
     "ClassBalanced",
@@ -76,11 +81,13 @@ __all__ = [
     "LedgerError",
     "LossProportional",
     "MixCD",
+    "MostSupportive",
     "NoRehearsal",
     "Oracle",
     "Pool",
     "PoolError",
     "PredictedForgetting",
+    "ProbeMatching",
     "Readout",
     "RehearsalCallback",
     "RehearsalDataModule",
@@ -93,4 +100,5 @@ __all__ = [
     "Uniform",
     "UniformCorrect",
     "record_ledger",
+    "union_pool",
 ]

@@ -17,7 +17,8 @@ from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.penalties.base import Penalty
 from lightning_mixcd.schedules import EveryNSteps, Schedule
-from lightning_mixcd.session import Session, Settings
+from lightning_mixcd.session import Session
+from lightning_mixcd.settings import Settings
 from lightning_mixcd.strategies import Strategy
 
 __all__ = ["RehearsalCallback"]
@@ -29,6 +30,10 @@ class RehearsalCallback(Callback):
     The module is used as it is: its `training_step` sees one ordinary batch, of the structure it knows, with
     the pool rows after the finetune rows. Which of the pool rows it got right is read from what that step
     returned. Validation, test and predict are not touched, nor is any random state, gradient or module mode.
+
+    Where pool rows cannot share a batch with finetune rows, the module may have a `rehearsal_step` with the
+    arguments and results of `training_step`. It then gets the pool rows alone, within the same step; the two
+    losses are put together such that each row weighs alike.
 
     Args:
         strategy: Which samples are rehearsed.
@@ -151,17 +156,16 @@ class RehearsalCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         if self._session is not None and self.penalties:
-            self._session.terms.change_gradients()
+            self._session.terms.change_gradients(optimizer)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         session = self._session
-        if session is None or session.stream is None:
+        if session is None or not session.begun:
             return
-        rows = n_rows(batch)
-        session.observe(outputs, batch, rows=rows)
+        rows = session.observe(outputs, batch, rows=n_rows(batch))
         self._count(session, pl_module, rows)
         self._end_if_exhausted(trainer, session)
         if _logs_now(trainer, pl_module, session):
@@ -214,7 +218,7 @@ class RehearsalCallback(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        if self._session is None or self._session.stream is None:
+        if self._session is None or not self._session.begun:
             return {}
         units = self._all_units(self._session) if self._together else self.compute_units
         return {"version": 1, "compute_units": units, **self._session.state_dict(together=self._together)}
@@ -226,7 +230,7 @@ class RehearsalCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if not self._live or self._session is None:
             return  # validation, test and predict restore callbacks too
-        if self._session.stream is None:
+        if not self._session.begun:
             self._resumed = state_dict  # until `on_fit_start`
             return
         self._units, self._own_units = state_dict["compute_units"], 0

@@ -1,10 +1,12 @@
 """Reading, from a training step that was made anyway, which samples the model got right."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -59,7 +61,14 @@ class Readout:
         correctness: `correctness(outputs, batch)` returns a bool per row, `(B,)`, or a pair of that and the
             loss of each row.
         step: `step(module, batch)` returns outputs outside of training (ledger, oracle); by default
-            `module.training_step(batch, 0)`, or the forward of a plain `nn.Module`.
+            `module.training_step(batch, 0)`, or the forward of a plain `nn.Module`; pool rows go to the
+            module's `rehearsal_step` if it has one.
+        tolerance: How far a pool sample's loss may rise above the base model's, in nats, before the sample is
+            damaged; then nothing else decides on damage, and every sample counts as base-correct. `losses`
+            are enough to read. None goes by right and wrong answers.
+
+    Raises:
+        ValueError: If `tolerance` is out of range.
 
     Example:
         >>> import torch
@@ -77,10 +86,16 @@ class Readout:
         target: str | int | Callable[[Any], Tensor] | None = None,
         correctness: Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]] | None = None,
         step: Callable[[Any, Any], object] | None = None,
+        tolerance: float | None = None,
     ) -> None:
+        if tolerance is not None and not 0 <= tolerance < math.inf:
+            raise ValueError(
+                f"`tolerance` must be a finite number of nats from 0, got {tolerance}. None compares answers."
+            )
         self.logits, self.module, self.features, self.target = logits, module, features, target
-        self.correctness, self.step = correctness, step
-        self._deaf = False
+        self.correctness, self.step, self.tolerance = correctness, step, tolerance
+        self.made_by = "training_step"  # for messages
+        self.listens = True
         self.forget()
 
     def attach(self, model: nn.Module, *, with_features: bool = False) -> Listening:
@@ -137,27 +152,30 @@ class Readout:
         self._head_call: tuple[nn.Module, object] | None = None
 
     @contextmanager
-    def deaf(self) -> Iterator[None]:
-        """Keep what was heard in the training step, whatever the model is run on meanwhile.
+    def hearing(self, listens: bool) -> Iterator[None]:
+        """Listen for a while; or not, and keep what was heard, whatever the model is run on meanwhile.
+
+        Args:
+            listens: Which of the two.
 
         Yields:
             Nothing.
         """
-        before, self._deaf = self._deaf, True
+        before, self.listens = self.listens, listens
         try:
             yield
         finally:
-            self._deaf = before
+            self.listens = before
 
     def _keep(self, _module: nn.Module, _inputs: object, output: object) -> None:
-        if self._deaf:
+        if not self.listens:
             return
         output = output[0] if isinstance(output, tuple) else output
         output = output.get("logits") if isinstance(output, Mapping) else output
         self._captured = output if isinstance(output, Tensor) else None
 
     def _keep_input(self, head: nn.Module, inputs: tuple[object, ...], named: Mapping[str, object]) -> None:
-        if not self._deaf:
+        if self.listens:
             self._head_call = head, next(iter((*inputs, *named.values())), None)
 
     def read(  # noqa: PLR0913 -- what to read, one flag each
@@ -205,6 +223,9 @@ class Readout:
             reading = ruled(self.correctness(outputs, batch), rows, part)
         elif "correct" in given:
             reading = ruled(given["correct"], rows, part, given.get("losses"))
+        elif self.tolerance is not None and "losses" in given and getattr(captured, "ndim", 0) != 2:
+            losses = sized(given["losses"], rows, "losses", ndim=1)
+            reading = ruled(torch.ones_like(losses, dtype=torch.bool), rows, part, losses)
         elif captured is not None:
             logits = sized(captured, rows, "logits")[part]
             logits = logits if with_graph else logits.detach()
@@ -213,7 +234,9 @@ class Readout:
             target = self._target(batch, rows)[part]
             reading = Reading(sized(given["preds"], rows, "preds", ndim=1)[part] == target, label=target)
         else:
-            raise CaptureError(self._silent() if self.module is not None else _unreadable(outputs))
+            raise CaptureError(
+                self._silent() if self.module is not None else _unreadable(outputs, self.made_by)
+            )
         if with_logits and isinstance(captured, Tensor) and len(captured) == rows:
             reading = replace(reading, logits=captured[part])
         if with_features:
@@ -272,9 +295,9 @@ def _detached(reading: Reading) -> Reading:
     return replace(reading, **live) if live else reading
 
 
-def _unreadable(outputs: object) -> str:
-    problem = f"Correctness of the rehearsed samples cannot be read: `training_step` gave {_names(outputs)}."
-    return f"{problem}\n{REMEDIES}"
+def _unreadable(outputs: object, step: str) -> str:
+    problem = f"Correctness of the rehearsed samples cannot be read: `{step}` gave {_names(outputs)}."
+    return f"{problem}\n{REMEDIES}".replace("`training_step`", f"`{step}`")
 
 
 def _find_target(batch: Any, name: str | int | None) -> object:  # noqa: ANN401 -- any structure

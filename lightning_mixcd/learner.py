@@ -1,6 +1,7 @@
 """From what training steps reveal to what the strategy knows."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from lightning_mixcd.capture import Reading
 from lightning_mixcd.data.host_copy import to_device
+from lightning_mixcd.functional.tolerance import ALLOWED_LOSS, right_now
 from lightning_mixcd.strategies import Strategy
 from lightning_mixcd.types import Outcome
 
@@ -55,7 +57,13 @@ class Learner:
         Args:
             ticket: What is known of the rehearsed rows, on the host.
             reading: What the model did with them.
+
+        Raises:
+            CaptureError: If losses are to be compared and were not read.
         """
+        if ALLOWED_LOSS in ticket:
+            ticket = {**ticket, ALLOWED_LOSS: to_device(ticket[ALLOWED_LOSS], self.device)}
+            reading = replace(reading, matched=right_now(reading.correct, reading.loss, ticket))
         self._pending.append((ticket, reading))
 
     def learn(self) -> None:

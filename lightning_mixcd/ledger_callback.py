@@ -1,7 +1,7 @@
 """A ledger at no extra pass: recorded while the base model is trained."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from typing_extensions import override
 from lightning_mixcd.capture import Listening, Readout
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model, fingerprint_pool
+from lightning_mixcd.record import check_keep, columns_of, values_of
 from lightning_mixcd.wiring import BatchHook
 
 __all__ = ["IndexedDataset", "LedgerCallback"]
@@ -81,9 +82,11 @@ class LedgerCallback(Callback):
         path: Folder of the ledger.
         dataset: What the training loader was made of.
         readout: Where correctness is to be found in what `training_step` returns.
+        keep: What else to keep of each forward, as for `record_ledger`: "features", "logits".
 
     Raises:
         LedgerError: At the start of training, if an epoch would leave samples out; at its end, if one did.
+        ValueError: If `keep` holds something else.
 
     Example:
         >>> data = IndexedDataset(range(10))
@@ -91,8 +94,16 @@ class LedgerCallback(Callback):
         >>> loader = data.loader(batch_size=5, shuffle=True)
     """
 
-    def __init__(self, path: str | Path, dataset: IndexedDataset, *, readout: Readout | None = None) -> None:
-        self.path, self.dataset = Path(path), dataset
+    def __init__(
+        self,
+        path: str | Path,
+        dataset: IndexedDataset,
+        *,
+        readout: Readout | None = None,
+        keep: Sequence[str] | Mapping[str, str] = (),
+    ) -> None:
+        check_keep(keep)
+        self.path, self.dataset, self.keep = Path(path), dataset, keep
         self.readout = readout or Readout()
         self.ledger: Ledger | None = None
         self._writer: LedgerWriter | None = None
@@ -118,7 +129,7 @@ class LedgerCallback(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listener = self.readout.attach(pl_module)
+        self._listener = self.readout.attach(pl_module, with_features="features" in self.keep)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -145,15 +156,15 @@ class LedgerCallback(Callback):
     ) -> None:
         if trainer.max_epochs is None or trainer.current_epoch < trainer.max_epochs - 1:
             return
-        reading = self.readout.read(outputs, batch, with_loss=True)
-        values = {"correct": reading.correct, "loss": reading.loss, "label": reading.label}
-        # A `RehearsalCallback` may have appended rows of another pool.
-        known = {k: v[: len(self._index)].cpu() for k, v in values.items() if v is not None}
+        wanted = {f"with_{name}": True for name in ("loss", *self.keep)}
+        reading = self.readout.read(outputs, batch, **wanted)
         if self._writer is None:
-            pool = fingerprint_pool(self.dataset.dataset)
-            label = {} if reading.label is None else {"label": "int64"}
-            self._writer = LedgerWriter(self.path, len(self.dataset), columns=label, pool=pool, model=None)
-        self._writer.write(self._index, **known)
+            columns, pool = columns_of(reading, self.keep), fingerprint_pool(self.dataset.dataset)
+            self._writer = LedgerWriter(self.path, len(self.dataset), columns=columns, pool=pool, model=None)
+        # A `RehearsalCallback` may have appended rows of another pool.
+        n = len(self._index)
+        values = {name: rows[:n] for name, rows in values_of(reading, self.keep).items()}
+        self._writer.write(self._index, **values)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -18,6 +18,8 @@ from lightning_mixcd.strategies import Strategy
 
 __all__ = ["LedgerSource"]
 
+RECORDED_HERE = KEPT | {"label"}  # what a recording at the start of `fit` may find
+
 
 class LedgerSource:
     """Opens a ledger in `setup`; compares it with the module, or records it, when `fit` starts.
@@ -64,12 +66,14 @@ class LedgerSource:
 
         Raises:
             LedgerError: If the ledger is of another base model, or missing when it can no longer be made.
+            ValueError: If it was recorded now and lacks a column that is needed.
         """
         # Where the weights are what they were in `setup`, they were fingerprinted before any conversion.
         late = self._builds_later or self._trainer.ckpt_path is not None
         if self.ledger is None and self._given is not None:
             model = None if late else self._fingerprint
             self.ledger = self._recorded(self._given, probe, model, resumed=resumed)
+            self._check_columns()
         elif self.ledger is not None and not resumed:
             if late:
                 self.ledger.verify_model(self._module)
@@ -106,8 +110,8 @@ class LedgerSource:
         if self._given is None:
             return
         for name, user in self._columns.items():
-            if self.ledger is None and name in KEPT:
-                continue  # recorded at the start of `fit`
+            if self.ledger is None and name in RECORDED_HERE:
+                continue
             if self.ledger is None or name not in self.ledger.columns:
                 there = "none is recorded yet" if self.ledger is None else f"has {list(self.ledger.columns)}"
                 how = f'keep=["{name}"]' if name in KEPT else f'columns={{"{name}": ...}}'

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 from typing_extensions import override
@@ -16,7 +17,7 @@ from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.functional.joining import n_rows, take_rows
-from lightning_mixcd.probe import attached, cuda_states_kept, outputs_of, quiet
+from lightning_mixcd.probe import attached, cuda_states_kept, outputs_of, plain, quiet
 from lightning_mixcd.protocols import ModelLook, Seen, Weights
 
 __all__ = ["Look", "loss_of"]
@@ -30,11 +31,13 @@ class Look(ModelLook):
         readout: How outputs are read.
         context: Context of each forward, such as the trainer's precision.
         learning_rate: Returns the current learning rate.
+        scaler: Scales the loss of a training step, and so that of a gradient; None in full precision.
 
     Attributes:
         with_features: Whether looks show features.
         forwards: Sample-forwards so far.
         backwards: Sample-backwards so far.
+        scaler: As given.
     """
 
     def __init__(
@@ -44,12 +47,13 @@ class Look(ModelLook):
         *,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         learning_rate: Callable[[], float] = lambda: 0.0,
+        scaler: GradScaler | None = None,
     ) -> None:
         self.module: LightningModule = getattr(module, "_orig_mod", module)
         # What the training step's own pass put out must stay readable.
         self._readout, self._training_readout = copy.copy(readout), readout
         self._callable = _Callable(self.module, self._readout)
-        self._context, self._learning_rate = context, learning_rate
+        self._context, self._learning_rate, self.scaler = context, learning_rate, scaler
         self.forwards = self.backwards = 0
         self.with_features = False
         # A context in which the training step is the user's own.
@@ -91,7 +95,11 @@ class Look(ModelLook):
             weights = {**weights, **used}
         with self._looking(), torch.enable_grad():
             loss = loss_of(self._run(batch, weights))
-            return self._differentiate(loss, used, n_rows(batch))
+            if self.scaler is None:
+                return self._differentiate(loss, used, n_rows(batch))
+            scale = self.scaler.scale(torch.ones((), device=loss.device))
+            scaled = self._differentiate(loss * scale, used, n_rows(batch))
+            return {name: gradient / scale for name, gradient in scaled.items()}
 
     @override
     def gradients_by_row(
@@ -121,7 +129,7 @@ class Look(ModelLook):
             seeded(0),
             cuda_states_kept(),
             quiet(self.module),
-            self._training_readout.deaf(),
+            self._training_readout.hearing(False),
             attached(self._readout, self.module, with_features=self.with_features),
             self._context(),
         ):
@@ -154,7 +162,7 @@ class Look(ModelLook):
     def _read(self, outputs: object, batch: object, *, with_graph: bool = False) -> Reading:
         return self._readout.read(
             outputs,
-            batch,
+            plain(batch),
             with_loss=True,
             with_logits=True,
             with_features=self.with_features,
@@ -183,11 +191,12 @@ class _Callable(nn.Module):
         return outputs_of(self.module, batch, self.readout)
 
 
-def loss_of(outputs: object) -> Tensor:
-    """Return the loss among what a training step returned.
+def loss_of(outputs: object, step: str = "training_step") -> Tensor:
+    """Return the loss among what a step returned.
 
     Args:
         outputs: A loss, or a mapping with one.
+        step: Name of the step, for the message.
 
     Returns:
         The loss, 0-dim, with its graph.
@@ -198,7 +207,7 @@ def loss_of(outputs: object) -> Tensor:
     loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
     if not isinstance(loss, Tensor) or loss.ndim:
         raise CaptureError(
-            'The loss must be a 0-dim tensor, returned by `training_step` or as its "loss", got '
+            f'The loss must be a 0-dim tensor, returned by `{step}` or as its "loss", got '
             f"{type(loss).__name__}. Penalties and gradients start from it."
         )
     return loss

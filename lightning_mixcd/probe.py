@@ -1,7 +1,7 @@
 """Looking at a model without leaving a trace."""
 
 import copy
-from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
@@ -23,8 +22,11 @@ from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.functional.sampling import stream_key
+from lightning_mixcd.functional.tolerance import right_now
+from lightning_mixcd.types import PoolRows
+from lightning_mixcd.wiring import call_step, rehearsal_step
 
-__all__ = ["Probe", "outputs_of", "quiet"]
+__all__ = ["Probe", "outputs_of", "plain", "quiet"]
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
 
@@ -42,6 +44,10 @@ class Probe:
         batch_size: Samples per forward.
         transfer: Brings a collated batch to the device, as training does; by default the module's own hooks.
         context: Context of each forward, such as the trainer's precision; none by default.
+
+    Attributes:
+        known: Returns what is known of pool samples, such as the loss that is allowed.
+        forwards: Sample-forwards so far.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class Probe:
         self.module = inner if isinstance(inner, LightningModule) else module
         self.pool, self.readout, self.batch_size = pool, readout, batch_size
         self.transfer, self.context = transfer or self._default_transfer, context
+        self.known: Callable[[Tensor], Mapping[str, Tensor]] = _nothing_known
         self.forwards = 0
 
     def check(self) -> None:
@@ -71,7 +78,7 @@ class Probe:
         if isinstance(self.pool.dataset, Streams):
             self.pool.dataset[0]  # says why not
         manual = isinstance(self.module, LightningModule) and not self.module.automatic_optimization
-        if manual and self.readout.step is None:
+        if manual and self.readout.step is None and rehearsal_step(self.module) is None:
             raise CaptureError(
                 "A `training_step` with manual optimization cannot be run without training. Say how to get "
                 "its outputs: Readout(step=lambda module, batch: {'logits': module(batch['x'])})."
@@ -105,7 +112,7 @@ class Probe:
                 # By the samples alone, so that a recording that was interrupted goes on as it would have.
                 with seeded(stream_key(0, chunk[0])), self.context():
                     moved = self.transfer(fetched.batch)
-                    outputs = outputs_of(self.module, moved, self.readout)
+                    outputs = outputs_of(self.module, PoolRows(moved), self.readout)
                 self.forwards += len(chunk)
                 reading = self.readout.read(
                     outputs,
@@ -122,7 +129,7 @@ class Probe:
             yield [int(i) for i in index[start : start + self.batch_size]]
 
     def correct(self, index: Tensor) -> Tensor:
-        """Return which samples the model gets right.
+        """Return which samples the model gets right, or, where a loss is allowed, within that loss.
 
         Args:
             index: Pool indices, int64, `(n,)`.
@@ -130,7 +137,11 @@ class Probe:
         Returns:
             bool on the CPU, `(n,)`.
         """
-        return torch.cat([reading.correct.cpu() for _, reading in self.readings(index.numpy())])
+        found = []
+        for rows, reading in self.readings(index.numpy()):
+            loss = None if reading.loss is None else reading.loss.cpu()
+            found.append(right_now(reading.correct.cpu(), loss, self.known(rows)))
+        return torch.cat(found)
 
     def losses(self, index: Tensor) -> Tensor:
         """Return the loss of each sample.
@@ -185,26 +196,40 @@ class Probe:
         return self.module.on_after_batch_transfer(batch, 0)
 
 
+def _nothing_known(_index: Tensor) -> Mapping[str, Tensor]:
+    return {}
+
+
 def outputs_of(module: nn.Module, batch: Any, readout: Readout) -> object:  # noqa: ANN401 -- any structure
     """Run a model on a batch as its training would.
 
     Args:
         module: A LightningModule, whose `training_step` is called, or a plain module.
-        batch: The batch, as `training_step` gets it.
+        batch: The batch, as `training_step` gets it; `PoolRows` go to a `rehearsal_step` if there is one.
         readout: May say how to get outputs instead: `Readout(step=...)`.
 
     Returns:
         What was put out.
     """
+    rows = plain(batch)
     if readout.step is not None:
-        return readout.step(module, batch)
+        return readout.step(module, rows)
     if isinstance(module, LightningModule):
-        # As Lightning calls it: the number of the batch is optional.
-        numbered = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
-        return module.training_step(batch, 0) if numbered else module.training_step(batch)
-    if hasattr(batch, "keys"):
-        return module(**batch)
-    return module(batch[0])
+        own = rehearsal_step(module) if isinstance(batch, PoolRows) else None
+        return call_step(own or module.training_step, rows, 0)
+    return module(**rows) if hasattr(rows, "keys") else module(rows[0])
+
+
+def plain(batch: Any) -> Any:  # noqa: ANN401 -- any structure
+    """Return a batch as steps and readouts get it.
+
+    Args:
+        batch: A batch, or one marked as `PoolRows`.
+
+    Returns:
+        It without the mark.
+    """
+    return batch.batch if isinstance(batch, PoolRows) else batch
 
 
 @contextmanager

@@ -19,7 +19,15 @@ from lightning_mixcd.ledger.columns import parse_columns
 from lightning_mixcd.ledger.header import HEADER
 from lightning_mixcd.probe import Probe
 
-__all__ = ["KEPT", "open_if_recorded", "record_ledger", "record_with"]
+__all__ = [
+    "KEPT",
+    "check_keep",
+    "columns_of",
+    "open_if_recorded",
+    "record_ledger",
+    "record_with",
+    "values_of",
+]
 
 FLUSH_EVERY_N_BATCHES = 50
 KEPT = frozenset({"features", "logits"})  # what a forward shows besides correctness and loss
@@ -115,17 +123,12 @@ def record_with(
     Raises:
         ValueError: If `keep` names something else; see also `record_ledger`.
     """
-    if not {*keep} <= KEPT:
-        raise ValueError(
-            f'`keep` may hold "features" and "logits", got {[*keep]}. Columns of your own go into `columns`.'
-        )
+    check_keep(keep)
     size = len(probe.pool)
     extra = {name: _column(name, values, size) for name, values in (columns or {}).items()}
     # Only a reading tells whether there are labels to keep, and how wide features are.
     [(index, reading)] = probe.readings(range(min(size, probe.batch_size)), keep=keep)
-    specs: dict[str, Any] = {} if reading.label is None else {"label": "int64"}
-    dtypes = keep if isinstance(keep, Mapping) else dict.fromkeys(keep, "float16")
-    specs |= {name: (dtypes[name], tuple(_kept(reading, name).shape[1:])) for name in keep}
+    specs = columns_of(reading, keep)
     specs |= {name: (values.dtype, values.shape[1:]) for name, values in extra.items()}
     writer = LedgerWriter(
         path,
@@ -154,6 +157,64 @@ def record_with(
     return writer.finish(forwards=size)
 
 
+def check_keep(keep: Iterable[str]) -> None:
+    """Refuse to keep what a forward does not show.
+
+    Args:
+        keep: Names.
+
+    Raises:
+        ValueError: If there is another one than "features" and "logits".
+    """
+    if not {*keep} <= KEPT:
+        raise ValueError(
+            f'`keep` may hold "features" and "logits", got {[*keep]}. Columns of your own go into `columns`.'
+        )
+
+
+def columns_of(reading: Reading, keep: Sequence[str] | Mapping[str, str]) -> dict[str, Any]:
+    """Say what a ledger of such readings holds, besides `correct` and `loss`.
+
+    Args:
+        reading: Of any rows.
+        keep: What to keep of each forward: names, in float16, or names and their dtypes.
+
+    Returns:
+        Columns as `LedgerWriter` takes them.
+
+    Raises:
+        LedgerError: If the reading lacks what is to be kept.
+    """
+    dtypes = keep if isinstance(keep, Mapping) else dict.fromkeys(keep, "float16")
+    label: dict[str, Any] = {} if reading.label is None else {"label": "int64"}
+    return label | {name: (dtypes[name], tuple(_kept(reading, name).shape[1:])) for name in keep}
+
+
+def values_of(reading: Reading, keep: Iterable[str]) -> dict[str, Tensor]:
+    """Take the columns of a ledger from a reading.
+
+    Args:
+        reading: Of some rows.
+        keep: What to keep of each forward.
+
+    Returns:
+        Values by name of the column, on the CPU.
+
+    Raises:
+        LedgerError: If the reading lacks what is needed.
+    """
+    if reading.loss is None:
+        raise LedgerError(
+            "A ledger needs the loss of each sample, and the outputs have none. Return logits, or "
+            '{"correct": ..., "losses": ...}, or let the `correctness` rule return (correct, losses).'
+        )
+    values = {"correct": reading.correct, "loss": reading.loss.float()}
+    if reading.label is not None:
+        values["label"] = reading.label
+    values |= {name: _kept(reading, name) for name in keep}
+    return {name: value.cpu() for name, value in values.items()}
+
+
 def open_if_recorded(ledger: Ledger | str | Path, pool: Pool) -> Ledger | None:
     """Open a ledger and check that it belongs to a pool.
 
@@ -178,16 +239,7 @@ def open_if_recorded(ledger: Ledger | str | Path, pool: Pool) -> Ledger | None:
 def _write(
     writer: LedgerWriter, rows: Array, reading: Reading, extra: Mapping[str, Array], keep: Iterable[str]
 ) -> None:
-    if reading.loss is None:
-        raise LedgerError(
-            "A ledger needs the loss of each sample, and the outputs have none. Return logits, or "
-            '{"correct": ..., "losses": ...}, or let the `correctness` rule return (correct, losses).'
-        )
-    values = {"correct": reading.correct.cpu().numpy(), "loss": reading.loss.float().cpu().numpy()}
-    if reading.label is not None:
-        values["label"] = reading.label.cpu().numpy()
-    kept = {name: _kept(reading, name) for name in keep}
-    writer.write(rows, **values, **kept, **{name: column[rows] for name, column in extra.items()})
+    writer.write(rows, **values_of(reading, keep), **{name: column[rows] for name, column in extra.items()})
 
 
 def _kept(reading: Reading, name: str) -> Tensor:

@@ -1,68 +1,35 @@
 """Everything of a rehearsal that exists for the length of one `fit`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
-from lightning_mixcd.capture import Listening, Readout
-from lightning_mixcd.data.host_copy import to_device
-from lightning_mixcd.data.pool import Pool
-from lightning_mixcd.data.stream import PoolStream
+from lightning_mixcd.baseline import Baseline
+from lightning_mixcd.capture import Listening
 from lightning_mixcd.data.streams import Streams
-from lightning_mixcd.functional.joining import join, n_rows, pick_rows
+from lightning_mixcd.errors import CaptureError
+from lightning_mixcd.functional.joining import join
 from lightning_mixcd.learner import Learner, Ticket
-from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.ledger_source import LedgerSource
 from lightning_mixcd.look import Look
 from lightning_mixcd.pace import Pace
-from lightning_mixcd.penalties.base import Apart, Penalty, Start
+from lightning_mixcd.penalties.base import Apart, Start
 from lightning_mixcd.probe import Probe
 from lightning_mixcd.ranks import Ranks
-from lightning_mixcd.schedules import Schedule
+from lightning_mixcd.separate import SeparateStep
+from lightning_mixcd.settings import Settings
 from lightning_mixcd.strategies import Strategy
-from lightning_mixcd.strategies._screening import Candidates, Screening
+from lightning_mixcd.strategies._screening import Screening
+from lightning_mixcd.supply import Supply
 from lightning_mixcd.terms import Terms
 from lightning_mixcd.transfer import Transfer
-from lightning_mixcd.wiring import BatchHook
+from lightning_mixcd.wiring import BatchHook, rehearsal_step
 
-__all__ = ["Session", "Settings"]
-
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a session is asked to do; see `RehearsalCallback` for each.
-
-    Args:
-        strategy: Which samples are rehearsed.
-        pool: The samples that may be.
-        ledger: The base model's record of them, or its folder.
-        mix_ratio: Rehearsed samples per finetune sample.
-        schedule: At which optimizer steps.
-        readout: Where correctness is found.
-        seed: Seed of all draws.
-        penalties: What else holds on to what the base model knew.
-        rehearsal_weight: Weight of a rehearsed row in the loss.
-    """
-
-    strategy: Strategy
-    pool: Pool
-    ledger: Ledger | str | Path | None
-    mix_ratio: float
-    schedule: Schedule
-    readout: Readout
-    seed: int
-    penalties: Sequence[Penalty] = ()
-    rehearsal_weight: float = 1.0
+__all__ = ["Session"]
 
 
 class Session:
@@ -85,34 +52,37 @@ class Session:
         self.strategy, self.pool, self.readout = settings.strategy, settings.pool, settings.readout
         self.pace = Pace(settings.mix_ratio, settings.schedule)
         self._transfer = way = Transfer(trainer, pl_module, seed=settings.seed)
+        self._separate: SeparateStep | None = None
+        if self.strategy.rehearses and rehearsal_step(pl_module) is not None:
+            self._separate = SeparateStep(pl_module, self.readout)
         self.probe = Probe(pl_module, self.pool, self.readout, transfer=way.whole, context=way.precision)
         rate = partial(_learning_rate, trainer)
-        self.look = Look(pl_module, self.readout, context=way.precision, learning_rate=rate)
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self.look = Look(pl_module, self.readout, context=way.precision, learning_rate=rate, scaler=scaler)
         self.ranks = Ranks(trainer)
         self._total = partial(self.ranks.reduce, how="sum")
+        self._supply = Supply(settings, self.pace, way, self.look, self.ranks)
         self.terms = Terms(
-            settings.penalties, settings.rehearsal_weight, pl_module, self.readout, self.look, self._total
+            settings.penalties,
+            settings.rehearsal_weight,
+            pl_module,
+            self.readout,
+            self.look,
+            self._total,
+            self._separate,
         )
         self._source = LedgerSource(
             settings.ledger, self.pool, [self.strategy, *settings.penalties], trainer, pl_module
         )
         self.ledger = self._source.ledger
-        self.stream: PoolStream | None = None  # made by `begin`
-        self._listener: Listening | None = None
-        self._reads = False  # whether correctness is wanted
+        self.begun = False
+        self._listeners: list[Listening] = []
+        self._wanted: dict[str, Any] | None = None  # what is read of rehearsed rows
         self._knows_base = False  # whether it is known what the base model had right
         self._ticket: Ticket | None = None
-        device = trainer.strategy.root_device
-        self.learner = Learner(
-            self.strategy,
-            device=device,
-            total=self._total,
-            everyones=self.ranks.gather_each,
-        )
+        device, everyones = trainer.strategy.root_device, self.ranks.gather_each
+        self.learner = Learner(self.strategy, device=device, total=self._total, everyones=everyones)
         self.lesson = False  # whether the strategy has just learnt
-        self._candidates_per_row = (
-            self.strategy.candidates_per_row if isinstance(self.strategy, Screening) else 1
-        )
         self._recorded = 0  # forwards of a ledger recorded by this session
         self.stepped = False  # whether the batch just trained ended an optimizer step
         self.step = 0  # optimizer steps so far
@@ -131,7 +101,10 @@ class Session:
             ValueError: If strategy, penalties and schedule cannot work together.
         """
         self._transfer.begin()
-        self.ledger = self._source.checked(self.probe, resumed=resumed)
+        baseline = Baseline(self._source.checked(self.probe, resumed=resumed), self.readout.tolerance)
+        self.ledger = baseline.ledger
+        if self.readout.tolerance is not None:
+            self.probe.known = baseline.known_of
         self._recorded = self.probe.forwards
         if self.strategy.refresh_every_n_steps is not None:
             self.probe.check()
@@ -141,7 +114,10 @@ class Session:
         self.look.with_features = screens and self.strategy.needs_features
         streams = self.pool.dataset if isinstance(self.pool.dataset, Streams) else None
         if self.strategy.needs_features:
-            self.strategy.attach(self.readout.head(self.module))
+            try:
+                self.strategy.attach(self.readout.head(self.module))
+            except CaptureError as error:
+                self.strategy.attach_none(error)
         if streams is None:
             self.strategy.setup(len(self.pool), self.ledger, seed=self.settings.seed)
         else:
@@ -149,9 +125,13 @@ class Session:
         self._knows_base = self.ledger is not None or streams is not None
         # Without a ledger, a strategy that learns nothing makes do with modules that say nothing.
         learns = type(self.strategy).tally is not Strategy.tally
-        self._reads = self.strategy.rehearses and (learns or self._knows_base)
-        self._reads_features = self.strategy.needs_features and not screens
-        self._listener = self.readout.attach(self.module, with_features=self._reads_features)
+        if self.strategy.rehearses and (learns or self._knows_base):
+            self._wanted = {
+                "with_loss": self.strategy.needs_loss or self.readout.tolerance is not None,
+                "with_logits": self.strategy.needs_logits,
+                "with_features": self.strategy.needs_features and not screens,
+            }
+        self._listen()
         if learns and self.terms.keeps_apart:
             raise ValueError(
                 f"`strategy` must be one that learns nothing where a penalty keeps rehearsed rows out of the "
@@ -163,18 +143,12 @@ class Session:
             weighs="weight" in self.strategy.context(torch.zeros(0, dtype=torch.int64)),
         )
         self.pace.begin(self.module, knows_base=self._knows_base)
-        self.stream = PoolStream(
-            self.pool,
-            self.strategy,
-            self._ticket_columns(),
-            seed=self.settings.seed,
-            rank=self.ranks.rank,
-            world_size=self.ranks.size,
-            pin_memory=self.trainer.strategy.root_device.type == "cuda",
-        )
+        columns = {} if self.ledger is None else self.terms.columns(self.ledger)
+        self._supply.begin(baseline, columns, device=self.learner.device)
+        self.begun = True
 
     def mix(self, batch: object) -> object:
-        """Append the rows that are due to a finetune batch on the device.
+        """Append the rows that are due to a finetune batch on the device, or have them ready beside it.
 
         Args:
             batch: The finetune batch.
@@ -185,56 +159,48 @@ class Session:
         self._ticket = self.terms.ticket = None
         self.step = self.trainer.global_step
         self.readout.forget()
+        if self._separate is not None:
+            self._separate.forget()
         # The learning rate finder trains before `on_fit_start`.
-        if self.stream is None or not self.strategy.rehearses:
+        taken = self._supply.take(batch, self.step) if self.begun and self.strategy.rehearses else None
+        if taken is None:
             return batch
-        rows = n_rows(batch)
-        if not self.stream.rows_per_draw:
-            most = self.pace.ration.most(rows) * self._candidates_per_row
-            self.stream.begin(int(self.ranks.total(most)))
-        n = self.pace.due(rows, self.step)
-        if n == 0:
-            return batch
-        drawn = self.stream.take(n * self._candidates_per_row)
-        ticket, new = drawn["ticket"], self._transfer.bring(drawn["batch"], key=self.pace.ration.given_rows)
-        if isinstance(self.strategy, Screening):
-            ticket, new = self._screened(self.strategy, n, ticket, new, batch)
+        ticket, rows, key = taken
         if self.terms.keeps_apart:
-            self.terms.apart.append(Apart(self._transfer.preview(new), ticket, self.look))
+            apart = self._transfer.marked(self._transfer.alone(rows, key=key))
+            self.terms.apart.append(Apart(apart, ticket, self.look))
             return batch
         self._ticket = self.terms.ticket = ticket
-        return join(batch, new, pad_values=self.pool.pad_values)
+        if self._separate is not None:
+            self._separate.expect(self._transfer.alone(rows, key=key))
+            return batch
+        return join(batch, rows, pad_values=self.pool.pad_values)
 
-    def observe(self, outputs: object, batch: object, *, rows: int) -> None:
+    def observe(self, outputs: object, batch: object, *, rows: int) -> int:
         """Learn from the step that was just made.
 
         Args:
             outputs: What `training_step` returned, as Lightning hands it on.
             batch: What it was given.
             rows: Rows of that.
+
+        Returns:
+            Rows that were trained on: these, and those of a `rehearsal_step`.
         """
         before, self.step = self.step, self.trainer.global_step
         self._count_steps(self.step - before)
         # Without outputs, automatic optimization has skipped the batch, as the user's module asked.
         skipped = not outputs and self.module.automatic_optimization
-        if self._ticket is not None and not skipped and self._reads:
-            reading = self.readout.read(
-                outputs,
-                batch,
-                rows=rows,
-                last=len(self._ticket["index"]),
-                with_loss=self.strategy.needs_loss,
-                with_logits=self.strategy.needs_logits,
-                with_features=self._reads_features,
-            )
-            self.learner.add(self._ticket, reading)
+        if self._ticket is not None and not skipped and self._wanted is not None:
+            self._note(self._ticket, outputs, batch, rows)
         if self.stepped:
             self.pace.after_step(self.module)
         self._refresh(before)
         self._batches += 1
-        self.lesson = self._batches >= self.pool.round and self.stream is not None
+        self.lesson = self._batches >= self.pool.round and self.begun
         if self.lesson:
             self._learn()
+        return rows if self._separate is None else rows + self._separate.rows
 
     @property
     def extra_units(self) -> int:
@@ -252,10 +218,10 @@ class Session:
         """Leave the module and its hooks as they were, and stop the workers; the state stays readable."""
         self.hook.undo()
         self.terms.detach()
-        if self._listener is not None:
-            self._listener.remove()
-        if self.stream is not None:
-            self.stream.close()
+        for listener in self._listeners:
+            listener.remove()
+        if self.begun:
+            self._supply.stream.close()
 
     def state_dict(self, *, together: bool) -> dict[str, Any]:
         """Return what a resumed run needs: whole numbers, floats, strings and tensors only.
@@ -266,15 +232,11 @@ class Session:
         Returns:
             The state; empty if the session has not begun.
         """
-        if self.stream is None:
+        if not self.begun:
             return {}
-        ration = self.pace.ration.state_dict()
-        place = torch.cat([torch.tensor([*ration.values()]), self.stream.place])
-        places = self.ranks.gather(place) if together else place[None]
         return {
-            "run": {"strategy": type(self.strategy).__name__, "n_pool": len(self.pool)},
-            "places": places,
-            "stream": self.stream.state_dict(),
+            "run": self._run,
+            **self._supply.state_dict(together=together),
             "strategy": self.strategy.state_dict(),
             "learner": self.learner.state_dict(together=together),
             "batches": self._batches,
@@ -292,24 +254,40 @@ class Session:
         Raises:
             ValueError: If it is of another strategy or pool.
         """
-        assert self.stream is not None  # noqa: S101 -- made by `begin`
-        run = {"strategy": type(self.strategy).__name__, "n_pool": len(self.pool)}
-        if run != state["run"]:
+        if self._run != state["run"]:
             raise ValueError(
                 f"A run must be resumed with the strategy and pool it was begun with, {state['run']}, got "
-                f"{run}. To start another finetuning from these weights, load them into the module and leave "
-                "out `ckpt_path`."
+                f"{self._run}. To start another finetuning from these weights, load them into the module and "
+                "leave out `ckpt_path`."
             )
         self.strategy.load_state_dict(state["strategy"])
         self.learner.load_state_dict(state["learner"], rank=self.ranks.rank, size=self.ranks.size)
         self._batches, self._shares = state["batches"], state["shares"]
         self.terms.load_state_dict(state["penalties"], device=self.learner.device)
         self.pace.load_state_dict(state["schedule"])
-        rations, places = state["places"].tensor_split([2], dim=1)
-        self.stream.load_state_dict(state["stream"], places)
-        if state["stream"]["world_size"] == self.ranks.size:
-            finetune_rows, given_rows = rations[min(self.ranks.rank, len(rations) - 1)].tolist()
-            self.pace.ration.load_state_dict({"finetune_rows": finetune_rows, "given_rows": given_rows})
+        self._supply.load_state_dict(state)
+
+    @property
+    def _run(self) -> dict[str, Any]:
+        return {"strategy": type(self.strategy).__name__, "n_pool": len(self.pool)}
+
+    def _listen(self) -> None:
+        with_features = bool(self._wanted and self._wanted["with_features"])
+        if self._separate is None:
+            self._listeners = [self.readout.attach(self.module, with_features=with_features)]
+            return
+        self._listeners = [self._separate.begin(self._wanted, alone=self.ranks.size == 1)]
+        if self.settings.penalties:  # who may read the finetune rows
+            self._listeners.append(self.readout.attach(self.module))
+
+    def _note(self, ticket: Ticket, outputs: object, batch: object, rows: int) -> None:
+        if self._separate is not None:
+            reading = self._separate.reading
+        else:
+            n = len(ticket["index"])
+            reading = self.readout.read(outputs, batch, rows=rows, last=n, **(self._wanted or {}))
+        if reading is not None:
+            self.learner.add(ticket, reading)
 
     # Under gradient accumulation every batch counts as its share of a step, and the one that ends the step as
     # what is missing to a whole: the last batches of an epoch may be fewer.
@@ -329,20 +307,11 @@ class Session:
             self.strategy.refresh(self.probe)
 
     def _learn(self) -> None:
-        assert self.stream is not None  # noqa: S101 -- as `observe` has seen
         self._batches = 0
-        if self._reads:
+        if self._wanted is not None:
             self.learner.learn()
             self.pace.after_lesson(self.learner.damage_rate)
-        self.stream.note(partial(self.ranks.reduce, how="max"))
-
-    def _screened(
-        self, strategy: Screening, n: int, ticket: Ticket, rows: object, finetune: object
-    ) -> tuple[Ticket, object]:
-        ticket = {name: to_device(values, self.learner.device) for name, values in ticket.items()}
-        rows_seen, finetune_seen = self._transfer.preview(rows), self._transfer.preview(finetune)
-        chosen = strategy.screen(Candidates(rows_seen, finetune_seen, ticket, self.look), n)
-        return {name: values[chosen] for name, values in ticket.items()}, pick_rows(rows, chosen)
+        self._supply.note()
 
     def _start(self) -> Start:
         return Start(
@@ -357,12 +326,6 @@ class Session:
             self._total,
             self.strategy.rehearses,
         )
-
-    # What is known of each pool sample, by its name in tickets.
-    def _ticket_columns(self) -> dict[str, Array]:
-        if self.ledger is None:
-            return {}
-        return {"base_correct": self.ledger.correct, **self.terms.columns(self.ledger)}
 
 
 def _learning_rate(trainer: Trainer) -> float:

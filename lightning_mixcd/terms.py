@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.host_copy import to_device
@@ -17,6 +18,8 @@ from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.ledger.columns import Array
 from lightning_mixcd.look import Look, loss_of
 from lightning_mixcd.penalties.base import Apart, Penalty, Start, Step
+from lightning_mixcd.scaling import check_unscaled, skip_if_not_finite
+from lightning_mixcd.separate import SeparateStep
 from lightning_mixcd.wiring import StepHook
 
 __all__ = ["Terms"]
@@ -26,7 +29,8 @@ class Terms:
     """Weighs the rehearsed rows and lets penalties act.
 
     The module's own loss is taken for the mean over the rows of the batch, as it is with most criteria: a row
-    of weight w adds `(w - 1) / rows` times its loss.
+    of weight w adds `(w - 1) / rows` times its loss. Where rehearsed rows have a step of their own, its loss
+    is taken for their mean, and the mean over all rows is put together from the two.
 
     Args:
         penalties: The penalties.
@@ -35,6 +39,7 @@ class Terms:
         readout: How logits and losses are read.
         look: Runs the model for penalties.
         total: Returns the sum of a tensor over all ranks; it may change its argument.
+        separate: Makes the step of rehearsed rows, where they do not join the batch.
     """
 
     def __init__(
@@ -45,9 +50,11 @@ class Terms:
         readout: Readout,
         look: Look,
         total: Callable[[Tensor], Tensor],
+        separate: SeparateStep | None = None,
     ) -> None:
         self.penalties, self.weight = penalties, weight
         self.module, self.readout, self.look, self._total = module, readout, look, total
+        self.separate = separate
         self.apart: list[Apart] = []
         self.ticket: Mapping[str, Tensor] | None = None  # of the rehearsed rows in the batch being trained
         self._hook: StepHook | None = None
@@ -84,7 +91,7 @@ class Terms:
         Raises:
             CaptureError: If the module optimizes in its `training_step`, where nothing can be added.
         """
-        if not (self.penalties or self.weight != 1 or weighs):
+        if not (self.penalties or self.weight != 1 or weighs or self.separate):
             return
         if not self.module.automatic_optimization:
             raise CaptureError(
@@ -104,35 +111,56 @@ class Terms:
         if self._hook is not None:
             self._hook.undo()
 
-    def _add(self, outputs: object, batch: object) -> object:
+    def _add(self, outputs: object, batch: object, number: int = 0) -> object:
         if outputs is None or not torch.is_grad_enabled():
             return outputs
         rows, ticket = n_rows(batch), self.ticket or {}
         rehearsed = len(next(iter(ticket.values()))) if ticket else 0
         loss = loss_of(outputs)
         ticket = {name: to_device(values, loss.device) for name, values in ticket.items()}
-        seen = cache(partial(self._seen, outputs, batch, rows))
-        step = Step(outputs, batch, rows, rehearsed, ticket, seen, self.look)
-        if rehearsed and (self.weight != 1 or "weight" in ticket):
-            weight = self.weight * ticket.get("weight", torch.ones((), device=loss.device))
-            losses = step.losses()
-            # A row whose target is no class has none, and does not count in the module's mean either.
-            rows_with_loss = (~losses.isnan()).sum()
-            loss = loss + ((weight - 1) * losses[step.finetune :]).nansum() / rows_with_loss
+        seen = self._reader(self.readout, outputs, batch, rows)
+        if self.separate is None or not rehearsed:
+            step = Step(outputs, batch, rows, rehearsed, ticket, seen, self.look)
+            loss = self._weighed(step, loss)
+        else:
+            with self.look.bare():
+                kept, its_outputs, its_batch = self.separate.make(number)
+            apart = self._reader(self.separate.readout, its_outputs, its_batch, rehearsed)
+            step = Step(outputs, batch, rows + rehearsed, rehearsed, ticket, seen, self.look, apart)
+            loss = self._put_together(step, loss, kept)
         for penalty in self.penalties:
             term = penalty.loss(step)
             loss = loss if term is None else loss + term
         return with_loss(outputs, loss)
 
-    def _seen(self, outputs: object, batch: object, rows: int) -> Reading:
-        return self.readout.read(
-            outputs,
-            batch,
-            rows=rows,
-            with_loss=True,
-            with_logits=True,
-            with_graph=True,
-            keep=True,
+    def _weighed(self, step: Step, loss: Tensor) -> Tensor:
+        if not step.rehearsed or (self.weight == 1 and "weight" not in step.ticket):
+            return loss
+        weight = self.weight * step.ticket.get("weight", torch.ones((), device=loss.device))
+        losses = step.losses()
+        # A row whose target is no class has none, and does not count in the module's mean either.
+        rows_with_loss = (~losses.isnan()).sum()
+        return loss + ((weight - 1) * losses[step.finetune :]).nansum() / rows_with_loss
+
+    def _put_together(self, step: Step, loss: Tensor, kept: Tensor) -> Tensor:
+        if "weight" in step.ticket:
+            more = (step.ticket["weight"] - 1) * step.losses("rehearsed")
+            kept = kept + more.nansum() / step.rehearsed
+        return (step.finetune * loss + self.weight * step.rehearsed * kept) / step.rows
+
+    @staticmethod
+    def _reader(readout: Readout, outputs: object, batch: object, rows: int) -> Callable[[], Reading]:
+        return cache(
+            partial(
+                readout.read,
+                outputs,
+                batch,
+                rows=rows,
+                with_loss=True,
+                with_logits=True,
+                with_graph=True,
+                keep=True,
+            )
         )
 
     def metrics(self) -> dict[str, Tensor]:
@@ -165,16 +193,31 @@ class Terms:
         for penalty, state in zip(self.penalties, states, strict=True):
             penalty.load_state_dict({name: values.to(device) for name, values in state.items()})
 
-    def change_gradients(self) -> None:
-        """Let penalties change the gradients of the optimizer step that is about to be made."""
+    def change_gradients(self, optimizer: Optimizer) -> None:
+        """Let penalties change the gradients of the optimizer step that is about to be made.
+
+        Args:
+            optimizer: The optimizer.
+
+        Raises:
+            CaptureError: If the loss was scaled, and gradients still are.
+        """
+        changing = [p for p in self.penalties if type(p).change_gradients is not Penalty.change_gradients]
+        if not changing:
+            return
+        scaler = self.look.scaler
+        if scaler is not None:
+            check_unscaled(optimizer)
         gradients = {
             name: parameter.grad
             for name, parameter in self.module.named_parameters()
             if parameter.grad is not None
         }
-        for penalty in self.penalties:
+        for penalty in changing:
             penalty.change_gradients(gradients, self.apart, self._total)
         self.apart = []
+        if scaler is not None:
+            skip_if_not_finite(scaler, optimizer, gradients.values())
 
 
 def with_loss(outputs: object, loss: Tensor) -> object:

@@ -14,7 +14,8 @@ from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.pool_fetch import PoolFetch
 from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.functional.sampling import stream_key
-from lightning_mixcd.wiring import own_hook
+from lightning_mixcd.types import PoolRows
+from lightning_mixcd.wiring import own_hook, rehearsal_step
 
 __all__ = ["Transfer"]
 
@@ -85,6 +86,32 @@ class Transfer:
         with seeded(self._seed):
             return self.finish(copy.deepcopy(batch))
 
+    def alone(self, batch: object, *, key: int) -> object:
+        """Take pool rows that stay in a batch of their own through the user's `on_after_batch_transfer`.
+
+        Args:
+            batch: Their batch, on the device; the hook may change it.
+            key: Tells batches apart, for whatever the hook draws at random.
+
+        Returns:
+            What the module gets, see `marked`.
+        """
+        if self._changes:
+            with seeded(stream_key(self._seed, key)):
+                batch = self.finish(batch)
+        return batch
+
+    def marked(self, batch: object) -> object:
+        """Mark pool rows for looks at the model, where it has a step of its own for them.
+
+        Args:
+            batch: The rows, as the module gets them.
+
+        Returns:
+            The same, as `PoolRows` if there is a `rehearsal_step`.
+        """
+        return batch if rehearsal_step(self._module) is None else PoolRows(batch)
+
     def whole(self, batch: object) -> object:
         """Bring a collated batch all the way.
 
@@ -97,17 +124,17 @@ class Transfer:
         return self.finish(self.bring(batch, key=0))
 
     def samples(self, pool: Pool, index: Sequence[int]) -> object:
-        """Return pool samples as `training_step` would get them, on the device.
+        """Return pool samples as a look at the model wants them, on the device.
 
         Args:
             pool: The pool.
             index: Which, each readable.
 
         Returns:
-            Their batch.
+            Their batch, see `marked`.
         """
         fetch = PoolFetch(replace(pool, unreadable="raise"), seed=self._seed)
-        return self.whole(fetch.__getitems__((0, list(index), [])).batch)
+        return self.marked(self.whole(fetch.__getitems__((0, list(index), [])).batch))
 
     def precision(self) -> AbstractContextManager[Any]:
         """Return the context in which the trainer makes forwards."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-__all__ = ["Outcome"]
+__all__ = ["Outcome", "PoolRows"]
 
 
 @dataclass(frozen=True)
@@ -38,3 +38,16 @@ class Outcome:
     steps: float = 1.0
     logits: Tensor | None = None
     features: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PoolRows:
+    """Pool rows in a batch of their own, for the module's `rehearsal_step`.
+
+    It is a batch like any other: rows can be counted and taken.
+
+    Args:
+        batch: Their batch, as the module gets it.
+    """
+
+    batch: object

@@ -7,8 +7,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
-__all__ = ["BatchHook", "StepHook", "own_hook"]
+__all__ = ["BatchHook", "StepHook", "call_step", "own_hook", "rehearsal_step"]
 
 
 class BatchHook:
@@ -70,10 +71,11 @@ class StepHook:
 
     Args:
         pl_module: The module.
-        change: Gets what `training_step` returned and its batch, and returns what Lightning goes on with.
+        change: Gets what `training_step` returned, its batch, and the batch's number if the module asks for
+            it; returns what Lightning goes on with.
     """
 
-    def __init__(self, pl_module: LightningModule, change: Callable[[object, object], object]) -> None:
+    def __init__(self, pl_module: LightningModule, change: Callable[..., object]) -> None:
         self.module, self.change = pl_module, change
         self.inner: Callable[..., object] = pl_module.training_step
         self.__wrapped__ = self.inner  # whose signature Lightning reads
@@ -92,7 +94,7 @@ class StepHook:
             What Lightning goes on with.
         """
         outputs = self.inner(batch, *args)
-        return self.change(outputs, batch) if self.active else outputs
+        return self.change(outputs, batch, *args) if self.active else outputs
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -110,6 +112,41 @@ class StepHook:
             del self.module.__dict__["training_step"]
             if self.was_own is not None:
                 self.module.__dict__["training_step"] = self.was_own
+
+
+def rehearsal_step(module: object) -> Callable[..., object] | None:
+    """Return the step that a module has for pool rows alone.
+
+    Args:
+        module: The module.
+
+    Returns:
+        Its `rehearsal_step`; None if it has none, so that pool rows join the finetune batch.
+
+    Raises:
+        TypeError: If that is no method.
+    """
+    step: Callable[..., object] | None = getattr(module, "rehearsal_step", None)
+    if step is not None and not callable(step):
+        raise TypeError(
+            f"`rehearsal_step` of {type(module).__name__} must be a method, got {step!r}. It gets a pool "
+            "batch and its number, as `training_step` does; without it, pool rows join the finetune batch."
+        )
+    return step
+
+
+def call_step(step: Callable[..., object], batch: object, number: int) -> object:
+    """Call a step as Lightning does: the number of the batch is optional.
+
+    Args:
+        step: `training_step` or `rehearsal_step`.
+        batch: The batch.
+        number: Its number.
+
+    Returns:
+        What the step returned.
+    """
+    return step(batch, number) if is_param_in_hook_signature(step, "batch_idx", min_args=2) else step(batch)
 
 
 def own_hook(trainer: Trainer, pl_module: LightningModule, name: str) -> Callable[..., Any]:

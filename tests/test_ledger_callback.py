@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, RandomSampler
 
-from lightning_mixcd import Ledger, LedgerError, MixCD, Readout, RehearsalCallback
+from lightning_mixcd import HeadProbe, Ledger, LedgerError, MixCD, Readout, RehearsalCallback
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
 from tests.toys import N_POOL, OnBatchEnd, Toy, finetune, pool, trainer
 
@@ -40,6 +40,40 @@ def test_ledger_holds_what_the_last_epoch_saw(tmp_path):
     assert module.rows_forwarded == 3 * N_POOL
     ledger.verify_pool(pool())
     ledger.verify_model(module)
+
+
+def test_features_and_logits_are_those_of_the_last_training_forward(tmp_path):
+    seen = {}
+
+    def keep(run, module, outputs, batch):
+        for row, i in enumerate((batch[0][:, -1] - 1000).int().tolist()):
+            seen[i] = heard[-1][row], outputs["logits"].detach()[row]
+
+    heard, module = [], Toy(base=False, dropout=0.5)
+    module.net[3].register_forward_hook(lambda _m, inputs, _o: heard.append(inputs[0].detach()))
+    settings = {"keep": {"features": "float16", "logits": "float32"}}
+    callback, _ = pretrain(tmp_path / "l", module, OnBatchEnd(keep), settings=settings)
+    features, logits = (torch.stack(rows) for rows in zip(*(seen[i] for i in range(N_POOL)), strict=True))
+    assert np.array_equal(callback.ledger.column("features"), features.half())
+    assert np.array_equal(callback.ledger.column("logits"), logits)
+    assert (callback.ledger.forwards, module.rows_forwarded) == (0, 3 * N_POOL)
+
+
+def test_kept_features_serve_the_head_probe(tmp_path):
+    _, module = pretrain(tmp_path / "l", settings={"keep": ["features"]})
+    probe = HeadProbe()
+    callback = RehearsalCallback(probe, pool=pool(), ledger=tmp_path / "l", mix_ratio=0.5)
+    trainer(callback, max_epochs=1).fit(module, DataLoader(finetune(), 8))
+    margins = probe.margins(np.arange(N_POOL), probe.signal())
+    x, y = pool().tensors
+    with torch.no_grad():
+        right = module.net(x[:, :-1]).argmax(1) == y
+    assert ((margins > 0) == right).float().mean() > 0.8
+
+
+def test_what_no_forward_shows_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'`keep` may hold "features" and "logits", got \[\'genre\'\]'):
+        LedgerCallback(tmp_path / "l", IndexedDataset(pool()), keep=["genre"])
 
 
 def test_training_is_the_same_with_and_without(tmp_path):

@@ -13,6 +13,7 @@ from lightning_mixcd.app.conf import make
 from lightning_mixcd.record import record_ledger
 from lightning_mixcd.report.files import replacing
 from lightning_mixcd.tasks import Pairing
+from lightning_mixcd.wiring import rehearsal_step
 
 __all__ = ["base_model"]
 
@@ -54,5 +55,10 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
 def _train(config: DictConfig, module: LightningModule, pairing: Pairing) -> None:
     settings: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "limit_val_batches": 0}
     trainer: Trainer = make(config.trainer, max_epochs=config.base.max_epochs, **settings)
+    # A module with a step of its own for pool rows learns their task by that.
+    step = rehearsal_step(module)
+    if step is not None:
+        module.__dict__["training_step"] = step
     trainer.fit(module, datamodule=pairing.prior)
+    module.__dict__.pop("training_step", None)
     module.cpu()

@@ -24,6 +24,8 @@ def hush() -> None:
     # Lightning 2.6 with torch 2.13; nothing a user could do about it.
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
+    # A chain goes on from there.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 
 def make(config: DictConfig, **given: object) -> Any:  # noqa: ANN401 -- as the configuration says

@@ -9,24 +9,24 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig
 
 from lightning_mixcd.app.base import base_model
-from lightning_mixcd.app.budget import TrainingBudget
+from lightning_mixcd.app.chain import run_chain
 from lightning_mixcd.app.conf import conf_dir, hush, make
-from lightning_mixcd.callback import RehearsalCallback
+from lightning_mixcd.app.methods import offer_methods
+from lightning_mixcd.app.run import callbacks, method_name, quiet_trainer
 from lightning_mixcd.data import Pool, RehearsalDataModule
 from lightning_mixcd.report.records import METRICS, Record, read_logged
-from lightning_mixcd.resume import ExactResume
-from lightning_mixcd.strategies import Oracle
 from lightning_mixcd.tasks import Pairing
 from lightning_mixcd.weights import wise_ft_curve
 
 __all__ = ["main", "train"]
 
 PRIOR, NEW = "val/prior/accuracy", "val/new/accuracy"
+
+offer_methods()
 
 
 def train(config: DictConfig) -> Record:
@@ -39,9 +39,10 @@ def train(config: DictConfig) -> Record:
         What the run measured, also written to the run's folder.
     """
     hush()
+    name = method_name(config)
     pairing: Pairing = make(config.data)
     module, ledger = base_model(config, pairing)
-    rehearsal, others = _callbacks(config)
+    rehearsal, others = callbacks(config)
     trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=[rehearsal, *others])
     data = _data(config, pairing, ledger)
     base = copy.deepcopy(module.state_dict()) if config.wise_ft else {}
@@ -51,7 +52,7 @@ def train(config: DictConfig) -> Record:
     seconds = time.perf_counter() - start
     output = Path(HydraConfig.get().runtime.output_dir)
     record = Record(
-        name=config.name or _name(config),
+        name=name,
         mix_ratio=config.mix_ratio,
         seed=config.seed,
         data=HydraConfig.get().runtime.choices["data"],
@@ -66,36 +67,13 @@ def train(config: DictConfig) -> Record:
         penalties=tuple(config.penalty),
     )
     record.write(output)
-    if config.wise_ft:
-        curve = wise_ft_curve(_quiet(config), module, base, data=data, alphas=config.wise_ft)
+    # The run itself is the point at 1.
+    if alphas := [alpha for alpha in config.wise_ft if alpha != 1]:
+        curve = wise_ft_curve(quiet_trainer(config), module, base, data=data, alphas=alphas)
         for alpha, found in curve.items():
-            point = replace(record, name=f"{record.name}+wise_ft", alpha=alpha)
-            point = replace(point, prior_accuracy=found[PRIOR], new_accuracy=found[NEW])
+            point = replace(record, alpha=alpha, prior_accuracy=found[PRIOR], new_accuracy=found[NEW])
             point.write(output / f"wise_ft_{alpha:g}")
     return record
-
-
-def _name(config: DictConfig) -> str:
-    return "+".join([HydraConfig.get().runtime.choices["strategy"], *config.penalty, *config.weights])
-
-
-def _callbacks(config: DictConfig) -> tuple[RehearsalCallback, list[Callback]]:
-    strategy = make(config.strategy)
-    is_mark = isinstance(strategy, Oracle)
-    rehearsal = RehearsalCallback(
-        strategy,
-        schedule=make(config.schedule),
-        penalties=make(config.penalty),
-        rehearsal_weight=config.rehearsal_weight,
-        max_compute_units=None if is_mark else config.max_compute_units,
-        seed=config.seed,
-    )
-    others: list[Callback] = [*make(config.weights).values(), ExactResume()]
-    if is_mark:
-        others.append(TrainingBudget(config.max_compute_units))
-    if config.trainer.enable_progress_bar:
-        others.append(TQDMProgressBar(leave=False))
-    return rehearsal, others
 
 
 def _data(config: DictConfig, pairing: Pairing, ledger: Path) -> RehearsalDataModule:
@@ -110,13 +88,6 @@ def _data(config: DictConfig, pairing: Pairing, ledger: Path) -> RehearsalDataMo
     )
 
 
-def _quiet(config: DictConfig) -> Trainer:
-    trainer: Trainer = make(
-        config.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
-    return trainer
-
-
 def _damaged_share(metrics: Path) -> float | None:
     damaged = read_logged(metrics, "rehearsal/damaged_share")
     # Not a number where no rehearsed row was read.
@@ -126,13 +97,15 @@ def _damaged_share(metrics: Path) -> float | None:
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
 def main(config: DictConfig) -> float:
-    """Run `train`; a sweeper may maximise the mean accuracy over both tasks.
+    """Run `train`, or a chain of stages; a sweeper may maximise the mean accuracy over all tasks.
 
     Args:
         config: The app's configuration.
 
     Returns:
-        Mean of prior and new accuracy.
+        Mean accuracy over prior and new task, or over those of the chain, at the end.
     """
+    if config.get("stages"):
+        return run_chain(config).scores["final"]
     record = train(config)
     return (record.prior_accuracy + record.new_accuracy) / 2

@@ -3,5 +3,6 @@
 from lightning_mixcd.data.datamodule import RehearsalDataModule
 from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.streams import Streams
+from lightning_mixcd.data.union import union_pool
 
-__all__ = ["Pool", "RehearsalDataModule", "Streams"]
+__all__ = ["Pool", "RehearsalDataModule", "Streams", "union_pool"]

@@ -8,6 +8,8 @@
 * `projection`: gradients turned until they point against no reference.
 * `joining`: rows of a pool batch appended to a finetune batch of any structure.
 * `knn_shapley`: what each sample is worth to a k-nearest-neighbour classifier.
+* `task_matrix`: scores of a model that learns one task after another.
+* `tolerance`: rows that count as right because their loss has hardly risen.
 * `matching_pursuit`: few vectors that together stand for a target.
 """
 

@@ -42,7 +42,7 @@ def project_to_cone(gradient: Tensor, references: Tensor, margin: float = 0.0) -
         margin: $\gamma$, 0 or more.
 
     Returns:
-        `(P,)`; the gradient as it is where it points against none.
+        `(P,)`; the gradient as it is where it points against none, and no numbers where a product is none.
 
     Raises:
         ImportError: If SciPy is not installed.
@@ -61,6 +61,8 @@ def project_to_cone(gradient: Tensor, references: Tensor, margin: float = 0.0) -
     products = torch.cat([references @ references.T, (references @ gradient)[:, None]], dim=1)
     numbers = products.double().cpu().numpy()
     gram, overlaps = numbers[:, :-1], numbers[:, -1]
+    if not np.isfinite(numbers).all():
+        return gradient * torch.nan
     if not (overlaps < 0).any():
         return gradient
     # Gram = root' root. References that depend on each other leave eigenvalues which are rounding alone.

@@ -16,6 +16,18 @@ handed to `self.log` or put in a `MetricCollection`. Each rate has a twin in
 
 To write your own rate, subclass `FlipMetric`.
 
+These follow a model through several tasks, by its accuracy on task j after stage i; their twins are in
+`lightning_mixcd.functional.task_matrix`. Own ones subclass `TaskMatrixMetric`.
+
+| metric | is | better |
+|---|---|---|
+| `FinalAccuracy` | mean over tasks after the last stage | high |
+| `MeanAccuracy` | mean over tasks and stages | high |
+| `TransferAccuracy` | mean over tasks before they are learnt | high |
+| `StageForgetting` | best after an earlier stage, minus at the end | low |
+| `BackwardTransfer` | at the end, minus when the task was learnt | high |
+| `ForwardTransfer` | just before the task is learnt, minus before the first stage | high |
+
 Example:
     >>> import torch
     >>> from torchmetrics import MetricCollection
@@ -31,13 +43,23 @@ from lightning_mixcd.metrics.compute_units import ComputeUnits
 from lightning_mixcd.metrics.flip_rates import NegativeFlipRate, PositiveFlipRate
 from lightning_mixcd.metrics.forgetting import Forgetting
 from lightning_mixcd.metrics.retention import Retention
+from lightning_mixcd.metrics.stage_accuracies import FinalAccuracy, MeanAccuracy, TransferAccuracy
+from lightning_mixcd.metrics.stage_transfer import BackwardTransfer, ForwardTransfer, StageForgetting
+from lightning_mixcd.metrics.task_matrix import TaskMatrixMetric
 
 __all__ = [
+    "BackwardTransfer",
     "CollateralDamageRate",
     "ComputeUnits",
+    "FinalAccuracy",
     "FlipMetric",
     "Forgetting",
+    "ForwardTransfer",
+    "MeanAccuracy",
     "NegativeFlipRate",
     "PositiveFlipRate",
     "Retention",
+    "StageForgetting",
+    "TaskMatrixMetric",
+    "TransferAccuracy",
 ]

@@ -19,9 +19,12 @@ class ByLossQuantile(Partition):
 
     Args:
         n_bins: Number of bins, at least 1.
+        column: Name of a ledger column that is taken instead of the loss, such as `influence`; finite
+            numbers, `(N,)`.
 
     Raises:
-        ValueError: If `n_bins` is below 1, or above the number of base-correct samples.
+        ValueError: If `n_bins` is below 1, or above the number of base-correct samples, or the column holds
+            anything else.
 
     Example:
         >>> ledger = Ledger.from_arrays(correct=[True] * 4, loss=[0.0, 0.0, 0.7, 0.2])
@@ -29,14 +32,20 @@ class ByLossQuantile(Partition):
         [0, 0, 1, 1]
     """
 
-    def __init__(self, n_bins: int = 10) -> None:
+    def __init__(self, n_bins: int = 10, *, column: str = "loss") -> None:
         if n_bins < 1:
             raise ValueError(f"`n_bins` must be at least 1, got {n_bins}. The default is 10.")
-        self.n_bins = n_bins
+        self.n_bins, self.column = n_bins, column
 
     @override
     def assign(self, ledger: Ledger) -> Bins:
-        correct, loss = np.asarray(ledger.correct), np.asarray(ledger.loss)
+        correct, loss = np.asarray(ledger.correct), np.asarray(ledger.column(self.column))
+        numbers = loss.ndim == 1 and loss.dtype.kind in "iuf"
+        if not numbers or not all(np.isfinite(loss[rows]).all() for rows in chunks(ledger.size)):
+            raise ValueError(
+                f"`column` must name finite numbers, one per sample, but {self.column!r} has dtype "
+                f"{loss.dtype} and shape {loss.shape}, or holds NaN. Use `ByColumn` for strings and flags."
+            )
         n = int(np.count_nonzero(correct))
         if n < self.n_bins:
             raise ValueError(

@@ -3,13 +3,17 @@
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.protocols import ModelLook, Seen
 
-__all__ = ["Apart", "Penalty", "Start", "Step"]
+__all__ = ["Apart", "Part", "Penalty", "Start", "Step"]
+
+Part: TypeAlias = Literal["all", "finetune", "rehearsed"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Start:
         look: Runs it on rows of the penalty's choice, and counts that.
         ledger: The base model's record of the pool, if there is one.
         n_pool: Size of the pool, N.
-        rows: Returns the batch of some pool samples, as `training_step` gets it, on the device.
+        rows: Returns the batch of some pool samples, as a look at the model wants it, on the device.
         seed: Seed of whatever is chosen at random.
         rank: This process, of `world_size`.
         world_size: All processes that share out the data.
@@ -47,13 +51,15 @@ class Step:
 
     Args:
         outputs: What `training_step` returned, with its graph.
-        batch: What it was given: finetune rows, then rehearsed rows.
+        batch: What it was given: finetune rows, then rehearsed rows; only the former where the module has a
+            `rehearsal_step` for the latter.
         rows: Number of rows, B + R.
         rehearsed: Number of rehearsed rows among them, R, the last ones.
         ticket: What is known of the rehearsed rows, by name, each `(R, ...)`, on the device: `index`, and
             the columns that the penalty `needs_columns` as `ledger/<name>`.
-        seen: Reads all rows, with their graph.
+        seen: Reads the rows of the batch, with their graph.
         look: Runs the model on rows of the penalty's choice, and counts that.
+        seen_apart: Reads the rehearsed rows, where they are in a batch of their own.
     """
 
     outputs: object
@@ -63,33 +69,66 @@ class Step:
     ticket: Mapping[str, Tensor]
     seen: Callable[[], Seen]
     look: ModelLook
+    seen_apart: Callable[[], Seen] | None = None
 
     @property
     def finetune(self) -> int:
         """Number of finetune rows, B, the first ones."""
         return self.rows - self.rehearsed
 
-    def logits(self) -> Tensor:
-        """Return the logits of all rows, with their graph, `(B + R, C)`.
+    def logits(self, of: Part = "all") -> Tensor:
+        """Return the logits of rows, with their graph.
+
+        Args:
+            of: Which rows: "all", "finetune" or "rehearsed".
+
+        Returns:
+            `(B + R, C)`, or those of the part.
 
         Raises:
-            ValueError: If the training step put out none.
+            ValueError: If a step put out none, or all are asked for and the two parts are unlike.
         """
-        return _known(self.seen().logits, "logits")
+        return self._read("logits", "logits", of)
 
-    def losses(self) -> Tensor:
-        """Return the loss of each row, with its graph, `(B + R,)`.
+    def losses(self, of: Part = "all") -> Tensor:
+        """Return the loss of each row, with its graph.
+
+        Args:
+            of: Which rows: "all", "finetune" or "rehearsed".
+
+        Returns:
+            `(B + R,)`, or those of the part.
 
         Raises:
-            ValueError: If the training step put out neither losses nor logits.
+            ValueError: If a step put out neither losses nor logits.
         """
-        return _known(self.seen().loss, "losses")
+        return self._read("loss", "losses", of)
+
+    def _read(self, field: str, name: str, of: Part) -> Tensor:
+        if self.seen_apart is None:
+            values = _known(getattr(self.seen(), field), name, "training_step")
+            cut = {
+                "all": slice(None),
+                "finetune": slice(self.finetune),
+                "rehearsed": slice(self.finetune, None),
+            }
+            return values[cut[of]]
+        steps = {"finetune": ("training_step", self.seen), "rehearsed": ("rehearsal_step", self.seen_apart)}
+        asked = [*steps.values()] if of == "all" else [steps[of]]
+        parts = [_known(getattr(seen(), field), name, step) for step, seen in asked]
+        if len({part.shape[1:] for part in parts}) > 1:
+            raise ValueError(
+                f"The {name} of all rows must have one shape, got "
+                f"{' and '.join(str(tuple(part.shape)) for part in parts)} of `training_step` and "
+                f'`rehearsal_step`. Ask for one part: step.{name}("rehearsed").'
+            )
+        return torch.cat(parts) if of == "all" else parts[0]
 
 
-def _known(values: Tensor | None, what: str) -> Tensor:
+def _known(values: Tensor | None, what: str, step: str) -> Tensor:
     if values is None:
         raise ValueError(
-            f"A penalty needs the {what} of each row, and `training_step` gave none. Return them: "
+            f"A penalty needs the {what} of each row, and `{step}` gave none. Return them: "
             f'{{"loss": loss, "{what}": {what}}}, or name the submodule that makes the logits: '
             "Readout(module=...)."
         )
@@ -101,7 +140,7 @@ class Apart:
     """Rehearsed rows that were kept out of a training batch.
 
     Args:
-        batch: The rows, as `training_step` would get them.
+        batch: The rows, as a look at the model wants them.
         ticket: What is known of them, by name, each `(R, ...)`, on the host.
         look: Runs the model on rows of the penalty's choice, and counts that.
     """

@@ -52,7 +52,7 @@ class DER(Penalty):
     def loss(self, step: Step) -> Tensor | None:
         if not step.rehearsed:
             return None
-        logits, losses = step.logits()[step.finetune :], step.losses()
+        logits, losses = step.logits("rehearsed"), step.losses()
         # Rows whose target is no class have no loss, and do not count in the module's mean either.
         finetune, rehearsed = losses[: step.finetune].nanmean(), losses[step.finetune :].nanmean()
         term = finetune - losses.nanmean() + self.alpha * mse_loss(logits.float(), base_logits(step, logits))

@@ -75,30 +75,26 @@ class Distillation(Penalty):
 
     @override
     def loss(self, step: Step) -> Tensor | None:
-        first = step.finetune if self.rows == "rehearsed" else 0
-        last = step.finetune if self.rows == "finetune" else step.rows
-        if first == last:
-            return None
-        student = step.logits()[first:last]
-        return self.weight * self._divergence(self._teacher(step, student), student)
-
-    def _teacher(self, step: Step, student: Tensor) -> Tensor:
-        parts, rehearsed = [], step.rehearsed if self.rows != "finetune" else 0
+        sums, rows = [], 0
         if self.rows != "rehearsed":
+            student = step.logits("finetune")
             finetune = take_rows(step.batch, 0, step.finetune)
-            seen = step.look.see(finetune, weights=self._base).logits
-            assert seen is not None  # noqa: S101 -- `step.logits` would have complained
-            parts.append(seen.float())
-        if rehearsed:
-            parts.append(base_logits(step, student[-rehearsed:]))
-        return torch.cat(parts)
+            teacher = step.look.see(finetune, weights=self._base).logits
+            assert teacher is not None  # noqa: S101 -- `step.logits` would have complained
+            sums.append(self._divergence(teacher, student))
+            rows += step.finetune
+        if self.rows != "finetune" and step.rehearsed:
+            student = step.logits("rehearsed")
+            sums.append(self._divergence(base_logits(step, student), student))
+            rows += step.rehearsed
+        return self.weight * torch.stack(sums).sum() / rows if rows else None
 
     def _divergence(self, teacher: Tensor, student: Tensor) -> Tensor:
         of_teacher, of_student = (
             log_softmax(logits[:, : self.n_classes].float() / self.temperature, dim=1)
             for logits in (teacher, student)
         )
-        return kl_div(of_student, of_teacher, log_target=True, reduction="batchmean")
+        return kl_div(of_student, of_teacher, log_target=True, reduction="sum")
 
     @override
     def state_dict(self) -> dict[str, Tensor]:

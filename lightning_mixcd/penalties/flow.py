@@ -43,7 +43,7 @@ class Flow(Penalty):
 
     @override
     def loss(self, step: Step) -> Tensor:
-        losses = step.losses()[: step.finetune]
+        losses = step.losses("finetune")
         rows = take_rows(step.batch, 0, step.finetune)
         base_loss = step.look.see(rows, weights=self._base).loss
         assert base_loss is not None  # noqa: S101 -- `step.losses` would have complained

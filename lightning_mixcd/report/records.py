@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lightning_mixcd.report.files import replacing
 
-__all__ = ["Record", "Setting", "read_logged", "read_records"]
+__all__ = ["Record", "Setting", "incomplete_runs", "read_logged", "read_records"]
 
 FILE = "result.json"
 METRICS = Path("logs", "metrics.csv")  # as `conf/logger/csv.yaml` has it
@@ -128,6 +128,20 @@ def read_records(folder: Path) -> dict[Path, Record]:
     return found
 
 
+def incomplete_runs(folder: Path) -> list[Path]:
+    """Find the runs that were begun and have left no record: running still, killed, or failed.
+
+    Args:
+        folder: The folder, such as that of a sweep.
+
+    Returns:
+        The folders of these runs, in order.
+    """
+    ended = {path.parent for name in (FILE, "chain.json") for path in folder.rglob(name)}
+    begun = {path.parent.parent for path in folder.rglob(".hydra/config.yaml")}
+    return sorted(run for run in begun - ended if not (run / "record.log").exists())
+
+
 def read_logged(metrics: Path, prefix: str) -> dict[str, dict[int, float]]:
     """Read what a run logged.
 
@@ -137,13 +151,24 @@ def read_logged(metrics: Path, prefix: str) -> dict[str, dict[int, float]]:
 
     Returns:
         By name, in their order, the values by optimizer step.
+
+    Raises:
+        ValueError: If the file is damaged.
     """
     found: dict[str, dict[int, float]] = {}
     if not metrics.exists():
         return found
-    with metrics.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for name in row:
-                if name.startswith(prefix) and row[name]:
-                    found.setdefault(name, {})[int(row["step"])] = float(row[name])
+    try:
+        with metrics.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = sorted(name for name in reader.fieldnames or () if name.startswith(prefix))
+            for row in reader:
+                step = int(row["step"])
+                for name in names:
+                    if row[name]:
+                        found.setdefault(name, {})[step] = float(row[name])
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{metrics} is damaged ({error!r}). Run again, or delete it to leave the run out of curves."
+        ) from error
     return dict(sorted(found.items()))

@@ -15,7 +15,7 @@ from lightning_mixcd.functional.drift import (
 )
 from lightning_mixcd.strategies._head import Head
 
-__all__ = ["MODELS", "DriftModels"]
+__all__ = ["LARGEST", "MODELS", "DriftModels"]
 
 # No drift; the same for all samples; each feature by itself; a linear map of the leading directions.
 MODELS = ("none", "shift", "diagonal", "linear")

@@ -10,7 +10,7 @@ from lightning_mixcd.protocols import Seen
 from lightning_mixcd.strategies._screening import Screening, shown
 from lightning_mixcd.strategies.base import Strategy
 
-__all__ = ["LastLayerGradients", "LastLayerScreening", "last_layer_gradients"]
+__all__ = ["LastLayerGradients", "LastLayerScreening", "has_bias", "last_layer_gradients"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,28 @@ class LastLayerGradients:
 
     errors: Tensor
     inputs: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, label: Tensor, features: Tensor, *, bias: bool) -> "LastLayerGradients":
+        """Compute the gradient of each row's cross-entropy by the last layer.
+
+        Args:
+            logits: `(n, C)`.
+            label: Classes, whole numbers, `(n,)`.
+            features: Input of the last layer, `(n, d)`.
+            bias: Whether the last layer has a bias.
+
+        Returns:
+            The gradients, float32; 0 where the target is no class.
+        """
+        n_classes = logits.shape[1]
+        named = (label >= 0) & (label < n_classes)
+        target = nn.functional.one_hot(label.long().where(named, 0), n_classes)
+        errors = (logits.float().softmax(dim=1) - target) * named[:, None]
+        inputs = features.float()
+        if bias:
+            inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
+        return cls(errors, inputs)
 
     def products(self, other: "LastLayerGradients") -> Tensor:
         """Return the inner product of each row's gradient with each of the other's, `(n, m)`."""
@@ -48,14 +70,28 @@ def last_layer_gradients(seen: Seen, strategy: object, *, bias: bool) -> LastLay
         CaptureError: If logits, labels or features are missing.
     """
     logits, label, features = (shown(seen, name, strategy) for name in ("logits", "label", "features"))
-    n_classes = logits.shape[1]
-    named = (label >= 0) & (label < n_classes)
-    target = nn.functional.one_hot(label.long().where(named, 0), n_classes)
-    errors = (logits.float().softmax(dim=1) - target) * named[:, None]
-    inputs = features.float()
-    if bias:
-        inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
-    return LastLayerGradients(errors, inputs)
+    return LastLayerGradients.of(logits, label, features, bias=bias)
+
+
+def has_bias(head: nn.Module, strategy: object) -> bool:
+    """Say whether a head that must be one linear layer has a bias.
+
+    Args:
+        head: The head.
+        strategy: Who needs it, for messages.
+
+    Returns:
+        Whether.
+
+    Raises:
+        ValueError: If the head is something else.
+    """
+    if not isinstance(head, nn.Linear):
+        raise ValueError(
+            f"The head must be one `nn.Linear` for {type(strategy).__name__}, got {type(head).__name__}. "
+            "Name the last layer: Readout(features=...)."
+        )
+    return head.bias is not None
 
 
 class LastLayerScreening(Screening):
@@ -74,12 +110,7 @@ class LastLayerScreening(Screening):
 
     @override
     def attach(self, head: nn.Module) -> None:
-        if not isinstance(head, nn.Linear):
-            raise ValueError(
-                f"The head must be one `nn.Linear` for {type(self).__name__}, got {type(head).__name__}. "
-                "Name the last layer: Readout(features=...)."
-            )
-        self._bias = head.bias is not None
+        self._bias = has_bias(head, self)
 
     def gradients(self, seen: Seen) -> LastLayerGradients:
         """Return the gradient of each row that a look showed."""

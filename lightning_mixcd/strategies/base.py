@@ -77,6 +77,14 @@ class Strategy(ABC):
             head: The live submodule that makes logits of features; to be read, never run.
         """
 
+    def attach_none(self, reason: Exception) -> None:
+        """Hear, instead of `attach`, that no head was found.
+
+        Args:
+            reason: Why; raised again unless the strategy can do without.
+        """
+        raise reason
+
     def setup_streams(self, sizes: Tensor, *, seed: int) -> None:  # noqa: ARG002 -- see the error
         """Get ready to draw from `Streams`, whose samples have no index of their own; instead of `setup`.
 

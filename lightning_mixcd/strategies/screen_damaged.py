@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mixcd.functional.tolerance import right_now
 from lightning_mixcd.strategies._screening import Candidates, Screening, first, shown
 from lightning_mixcd.strategies._uniform import UniformCorrect
 from lightning_mixcd.strategies.base import Strategy
@@ -49,7 +50,7 @@ class ScreenDamaged(Screening):
     @override
     def screen(self, candidates: Candidates, n: int) -> Tensor:
         seen = candidates.look.see(candidates.rows)
-        damaged = candidates.ticket["base_correct"] & ~seen.correct
+        damaged = candidates.ticket["base_correct"] & ~right_now(seen.correct, seen.loss, candidates.ticket)
         if self.order == "drawn":
             return first(damaged.float(), n)
         by_loss = first(shown(seen, "loss", self), len(damaged))

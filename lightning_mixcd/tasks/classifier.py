@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
-__all__ = ["Classifier", "cnn", "mlp"]
+__all__ = ["Classifier", "cnn", "hidden_layers", "mlp"]
 
 
 class Classifier(LightningModule):
@@ -81,11 +81,26 @@ def mlp(*, n_inputs: int, n_classes: int, width: int = 64, n_hidden: int = 1, lr
     Returns:
         The module, with weights from the global generator. Its last layer is the submodule `network.head`.
     """
-    widths = [n_inputs, *n_hidden * [width]]
-    hidden: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in pairwise(widths):
-        hidden += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return Classifier(_headed(hidden, nn.Linear(widths[-1], n_classes)), n_classes=n_classes, lr=lr)
+    hidden = hidden_layers(n_inputs, width, n_hidden)
+    head = nn.Linear(width if n_hidden else n_inputs, n_classes)
+    return Classifier(_headed(hidden, head), n_classes=n_classes, lr=lr)
+
+
+def hidden_layers(n_inputs: int, width: int, n_hidden: int) -> nn.Sequential:
+    """Make the layers of a perceptron below its head.
+
+    Args:
+        n_inputs: Inputs per sample, flattened.
+        width: Units of a layer.
+        n_hidden: Layers.
+
+    Returns:
+        The layers, with weights from the global generator.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in pairwise([n_inputs, *n_hidden * [width]]):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 def cnn(*, n_inputs: int, n_classes: int, width: int = 16, lr: float = 3e-3) -> Classifier:
@@ -109,8 +124,8 @@ def cnn(*, n_inputs: int, n_classes: int, width: int = 16, lr: float = 3e-3) -> 
         nn.Flatten(),
     ]
     head = nn.Linear(2 * width * (n_inputs // 4), n_classes)
-    return Classifier(_headed(convolutions, head), n_classes=n_classes, lr=lr)
+    return Classifier(_headed(nn.Sequential(*convolutions), head), n_classes=n_classes, lr=lr)
 
 
-def _headed(features: list[nn.Module], head: nn.Linear) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(features=nn.Sequential(*features), head=head))
+def _headed(features: nn.Sequential, head: nn.Linear) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(features=features, head=head))

@@ -11,9 +11,9 @@ from torch.utils.data import TensorDataset
 from lightning_mixcd.tasks.pairing import Pairing
 from lightning_mixcd.tasks.tensor_data import TensorDataModule
 
-__all__ = ["Digits", "Shift", "digits_pairing"]
+__all__ = ["Digits", "Shift", "digits_pairing", "digits_task"]
 
-Shift = Literal["rot90", "rot180", "invert", "flip", "transpose"]
+Shift = Literal["rot90", "rot180", "rot270", "invert", "flip", "transpose"]
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,17 @@ def shifted(images: Tensor, shift: Shift) -> Tensor:
         return images.rot90(1, (2, 3))
     if shift == "rot180":
         return images.rot90(2, (2, 3))
+    if shift == "rot270":
+        return images.rot90(3, (2, 3))
     if shift == "invert":
         return 1 - images
     if shift == "flip":
         return images.flip(3)
     if shift == "transpose":
         return images.transpose(2, 3)
-    raise ValueError(f'`shift` must be "rot90", "rot180", "invert", "flip" or "transpose", got {shift!r}.')
+    raise ValueError(
+        f'`shift` must be "rot90", "rot180", "rot270", "invert", "flip" or "transpose", got {shift!r}.'
+    )
 
 
 def digits_pairing(*, shift: Shift = "rot90", batch_size: int = 32, seed: int = 0) -> Pairing:
@@ -110,3 +114,28 @@ def digits_pairing(*, shift: Shift = "rot90", batch_size: int = 32, seed: int = 
     prior = TensorDataModule(digits.prior_train, digits.prior_test, batch_size=batch_size)
     new = TensorDataModule(digits.new_train, digits.new_test, batch_size=batch_size)
     return Pairing(prior, new, digits.prior_train, prior.val_dataloader())
+
+
+def digits_task(*, shift: Shift | None = None, batch_size: int = 32, seed: int = 0) -> TensorDataModule:
+    """One task of a chain: upright digits, or shifted ones.
+
+    Shifted tasks differ in the shift alone; they have the samples of the new task of `digits_pairing`, and
+    upright digits those of its prior task.
+
+    Args:
+        shift: What is done to the images; nothing by default.
+        batch_size: Samples per batch.
+        seed: Seed of the deal into sets.
+
+    Returns:
+        The task.
+
+    Example:
+        >>> len(digits_task().train), len(digits_task(shift="rot180").train)
+        (600, 350)
+    """
+    if shift is None:
+        digits = Digits.load(seed=seed)
+        return TensorDataModule(digits.prior_train, digits.prior_test, batch_size=batch_size)
+    digits = Digits.load(shift=shift, seed=seed)
+    return TensorDataModule(digits.new_train, digits.new_test, batch_size=batch_size)

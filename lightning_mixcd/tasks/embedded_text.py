@@ -1,5 +1,6 @@
-"""Two text classification tasks on frozen sentence embeddings."""
+"""Text classification tasks on frozen sentence embeddings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -8,9 +9,9 @@ from torch.utils.data import TensorDataset
 from lightning_mixcd.tasks.embedding import CACHE_DIR, embed, packaged_encoder
 from lightning_mixcd.tasks.pairing import Pairing
 from lightning_mixcd.tasks.tensor_data import TensorDataModule
-from lightning_mixcd.tasks.texts import TextTask, joint_labels
+from lightning_mixcd.tasks.texts import TextTask, joint_labels, own_labels
 
-__all__ = ["embedded_text_pairing"]
+__all__ = ["embedded_text_pairing", "embedded_text_tasks"]
 
 
 def embedded_text_pairing(
@@ -18,29 +19,67 @@ def embedded_text_pairing(
     new: TextTask,
     *,
     encoder: str | None = None,
+    shared_labels: bool = True,
     batch_size: int = 64,
     cache_dir: str | Path = CACHE_DIR,
 ) -> Pairing:
-    """Classify texts by their sentence embeddings: one task, then another in the same space of labels.
+    """Classify texts by their sentence embeddings: one task, then another.
 
-    The encoder stays frozen, so texts are embedded once; a sample is `(embedding, class)`. `mlp` fits.
+    The encoder stays frozen, so texts are embedded once; a sample is `(embedding, class)`. `mlp` fits, or
+    `TwoHeads` where labels are not shared.
 
     Args:
         prior: The earlier task. Its `columns` come along for partitions.
         new: The task to finetune on.
         encoder: Sentence encoder, see `embed`; by default the one of the extra `bench`.
+        shared_labels: Whether both tasks have one space of labels; otherwise each numbers its classes from 0.
         batch_size: Samples per batch, in both tasks.
         cache_dir: Where embeddings are kept.
 
     Returns:
         The pairing.
     """
+    tasks = {"prior": prior, "new": new}
+    first, second = embedded_text_tasks(
+        tasks,
+        encoder=encoder,
+        shared_labels=shared_labels,
+        batch_size=batch_size,
+        cache_dir=cache_dir,
+    ).values()
+    return Pairing(first, second, first.train, first.val_dataloader(), prior.load(prior.train).columns)
+
+
+def embedded_text_tasks(
+    tasks: Mapping[str, TextTask],
+    *,
+    encoder: str | None = None,
+    shared_labels: bool = True,
+    batch_size: int = 64,
+    cache_dir: str | Path = CACHE_DIR,
+) -> dict[str, TensorDataModule]:
+    """Classify texts by their sentence embeddings: the tasks of a chain.
+
+    Args:
+        tasks: Name of each to where its texts are, in the order in which they are learnt.
+        encoder: As for `embedded_text_pairing`.
+        shared_labels: Whether all tasks have one space of labels; otherwise each numbers its classes from 0.
+        batch_size: Samples per batch.
+        cache_dir: Where embeddings are kept.
+
+    Returns:
+        The tasks by name; a sample is `(embedding, class)`.
+    """
     encoder = encoder or packaged_encoder()
-    splits = [task.load(name) for task in (prior, new) for name in (task.train, task.val)]
+    splits = [task.load(name) for task in tasks.values() for name in (task.train, task.val)]
     labels = joint_labels([split.labels for split in splits])
+    if not shared_labels:
+        labels = [part for k in range(0, len(labels), 2) for part in own_labels(labels[k : k + 2])]
     datasets = []
     for split, classes in zip(splits, labels, strict=True):
         vectors = embed(split.texts, encoder, cache_dir=cache_dir)
         datasets.append(TensorDataset(torch.from_numpy(vectors).float(), torch.from_numpy(classes)))
-    first, second = (TensorDataModule(*datasets[k : k + 2], batch_size=batch_size) for k in (0, 2))
-    return Pairing(first, second, first.train, first.val_dataloader(), splits[0].columns)
+    return {
+        name: TensorDataModule(*datasets[2 * k : 2 * k + 2], batch_size=batch_size)
+        for k, name in enumerate(tasks)
+    }

@@ -13,7 +13,7 @@ from lightning_mixcd.tasks.digits import Shift, shifted
 from lightning_mixcd.tasks.pairing import Pairing
 from lightning_mixcd.tasks.tensor_data import TensorDataModule
 
-__all__ = ["image_pairing"]
+__all__ = ["image_pairing", "image_task"]
 
 
 def image_pairing(
@@ -39,6 +39,7 @@ def image_pairing(
 
     Raises:
         FileNotFoundError: If an archive is not there.
+        ValueError: If an array is not there.
 
     Example:
         >>> import tempfile
@@ -48,13 +49,38 @@ def image_pairing(
         >>> len(image_pairing(file, file, shift="rot90").pool)
         6
     """
-    archive = _load(prior)
+    archive = _load(prior, columns)
     first, second = _module(archive, batch_size, None), _module(_load(new), batch_size, shift)
     kept = {name: archive[f"{name}_train"] for name in columns}
     return Pairing(first, second, first.train, first.val_dataloader(), kept)
 
 
-def _load(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+def image_task(archive: str | Path, *, shift: Shift | None = None, batch_size: int = 64) -> TensorDataModule:
+    """One task of a chain: grey images and their classes.
+
+    Args:
+        archive: As for `image_pairing`.
+        shift: What is done to the images; nothing by default.
+        batch_size: Samples per batch.
+
+    Returns:
+        The task; images are `(1, S, S)` in [0, 1].
+
+    Raises:
+        FileNotFoundError: If the archive is not there.
+
+    Example:
+        >>> import tempfile
+        >>> file = tempfile.mkdtemp() + "/squares.npz"
+        >>> x, y = np.zeros((6, 8, 8), dtype=np.uint8), np.arange(6)
+        >>> np.savez(file, x_train=x, y_train=y, x_test=x, y_test=y)
+        >>> image_task(file).train[0][0].shape
+        torch.Size([1, 8, 8])
+    """
+    return _module(_load(archive), batch_size, shift)
+
+
+def _load(path: str | Path, columns: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
     if not Path(path).exists():
         raise FileNotFoundError(
             f"`prior` and `new` must name archives that are there, got {str(path)!r}. Correct the path; in "
@@ -62,7 +88,14 @@ def _load(path: str | Path) -> dict[str, npt.NDArray[Any]]:
             "sets is."
         )
     with np.load(path) as archive:
-        return dict(archive)
+        arrays = dict(archive)
+    needed = {"x_train", "y_train", "x_test", "y_test", *(f"{name}_train" for name in columns)}
+    if absent := needed - {*arrays}:
+        raise ValueError(
+            f"{str(path)!r} must hold the arrays {sorted(needed)}, got {sorted(arrays)} without "
+            f"{sorted(absent)}. Add them, or name other `columns`."
+        )
+    return arrays
 
 
 def _module(archive: dict[str, npt.NDArray[Any]], batch_size: int, shift: Shift | None) -> TensorDataModule:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_mixcd.tasks.texts import load_rows
+from lightning_mixcd.tasks.texts import check_texts, class_names, load_rows
 
 __all__ = ["TextRows"]
 
@@ -58,9 +58,9 @@ class TextRows:
         """
         names = {**{name: name for name in (*needed, *self.columns)}, **self.names}
         rows = load_rows(self.source, split, names.values())
-        loaded = {name: list(rows[column][:]) for name, column in names.items()}
+        loaded = {name: class_names(rows, column) for name, column in names.items()}
         for name in TEXTS & {*loaded}:
-            self._check_texts(names[name], split, loaded[name])
+            check_texts(loaded[name], f"{names[name]!r} of split {split!r} of {dict(self.source)}")
         return loaded
 
     def kept(self, loaded: Mapping[str, list[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -73,11 +73,3 @@ class TextRows:
             `columns` as arrays, `(N,)` each.
         """
         return {name: np.asarray(loaded[name]) for name in self.columns}
-
-    def _check_texts(self, column: str, split: str, texts: list[Any]) -> None:
-        for row, text in enumerate(texts):
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(
-                    f"Column {column!r} must hold a text in every row of split {split!r} of "
-                    f"{dict(self.source)}, got {text!r} in row {row}. Leave such rows out."
-                )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["TextTask", "Texts", "joint_labels", "load_rows"]
+__all__ = ["TextTask", "Texts", "check_texts", "class_names", "joint_labels", "load_rows", "own_labels"]
 
 
 class Texts(NamedTuple):
@@ -65,11 +65,13 @@ class TextTask:
 
         Raises:
             FileNotFoundError: If a file is not there.
-            ValueError: If a column is not there.
+            ValueError: If a column or a text is not there.
         """
         rows = load_rows(self.source, split, {self.text, self.label, *self.columns})
         columns = {name: np.asarray(rows[name][:]) for name in self.columns}
-        return Texts(list(rows[self.text][:]), np.asarray(rows[self.label][:]), columns)
+        texts = list(rows[self.text][:])
+        check_texts(texts, f"{self.text!r} of split {split!r} of {dict(self.source)}")
+        return Texts(texts, np.asarray(class_names(rows, self.label)), columns)
 
 
 def load_rows(source: Mapping[str, Any], split: str, needed: Iterable[str]) -> Any:  # noqa: ANN401 -- untyped
@@ -105,6 +107,43 @@ def load_rows(source: Mapping[str, Any], split: str, needed: Iterable[str]) -> A
     return rows
 
 
+def check_texts(texts: Sequence[Any], column: str) -> None:
+    """Refuse rows without a text.
+
+    Args:
+        texts: Values of a column.
+        column: How to call it.
+
+    Raises:
+        ValueError: If one is anything else than a text, or an empty one.
+    """
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(
+                f"Column {column} must hold a text in every row, got {text!r} in row {row}. Leave such rows "
+                "out."
+            )
+
+
+def class_names(rows: Any, column: str) -> list[Any]:  # noqa: ANN401 -- untyped
+    """Return the labels of a data set, as names where it knows those of its numbers.
+
+    The same number may mean another class in another set; a name does not.
+
+    Args:
+        rows: A `datasets.Dataset`.
+        column: Column of the labels.
+
+    Returns:
+        The labels, N of them.
+    """
+    values, feature = list(rows[column][:]), rows.features[column]
+    # Rows without a class are -1.
+    if not hasattr(feature, "int2str") or min(values, default=0) < 0:
+        return values
+    return list(feature.int2str(values))
+
+
 def joint_labels(splits: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[np.int64]]:
     """Bring the labels of several splits into one space.
 
@@ -133,3 +172,20 @@ def joint_labels(splits: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[np.int6
         )
     names = np.unique(np.concatenate(splits))
     return [np.searchsorted(names, labels) for labels in splits]
+
+
+def own_labels(splits: Sequence[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.int64]]:
+    """Number the classes of a task from 0, without gaps, in the order that they have.
+
+    Args:
+        splits: Class numbers of its splits, `(N_i,)` each.
+
+    Returns:
+        The new numbers, `(N_i,)` each.
+
+    Example:
+        >>> [part.tolist() for part in own_labels([np.array([7, 4]), np.array([9, 4])])]
+        [[1, 0], [2, 0]]
+    """
+    classes = np.unique(np.concatenate(splits))
+    return [np.searchsorted(classes, labels) for labels in splits]

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_mixcd.tasks.checks import check_inputs
 from lightning_mixcd.tasks.embedding import packaged_encoder
 
 __all__ = ["TransformerModule", "load_network"]
@@ -55,6 +56,16 @@ class TransformerModule(LightningModule, ABC):
         Returns:
             What validation logs the mean of, by name, each `(B,)`.
         """
+
+    @override
+    def on_validation_start(self) -> None:
+        # The training data is not there yet, and these would be read first.
+        if self.trainer.sanity_checking:
+            check_inputs(self.trainer, self)
+
+    @override
+    def on_train_start(self) -> None:
+        check_inputs(self.trainer, self)
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from typing_extensions import override
 
+from lightning_mixcd.tasks.generation_scores import GenerationScores
 from lightning_mixcd.tasks.transformer import Batch, TransformerModule
 
 __all__ = ["Writer", "token_readings"]
@@ -23,6 +24,8 @@ class Writer(TransformerModule):
         network: A Transformers model for `"Seq2SeqLM"` or `"CausalLM"`, see `load_network`.
         min_token_accuracy: Share of its tokens that a row needs right to be right.
         max_loss: Loss, in nats, that a row must not be above to be right.
+        generation: Scores of texts that the model writes by itself, to be logged in validation too; None for
+            none, because each token of these takes a forward.
         lr: Learning rate.
         val_names: Names of the validation loaders, in order.
 
@@ -36,6 +39,7 @@ class Writer(TransformerModule):
         *,
         min_token_accuracy: float = 1.0,
         max_loss: float = float("inf"),
+        generation: GenerationScores | None = None,
         lr: float = 5e-5,
         val_names: tuple[str, ...] = ("new", "prior"),
     ) -> None:
@@ -51,6 +55,7 @@ class Writer(TransformerModule):
                 "got 0. Set one of them."
             )
         self.min_token_accuracy, self.max_loss = min_token_accuracy, max_loss
+        self.generation = generation
         self._has_decoder = bool(cast("Any", network).config.is_encoder_decoder)
 
     @override
@@ -65,6 +70,19 @@ class Writer(TransformerModule):
         losses, right = token_readings(logits, labels)
         correct = (right >= self.min_token_accuracy) & (losses.detach() <= self.max_loss)
         return {"loss": losses.mean(), "losses": losses, "correct": correct, "token_accuracy": right}
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        super().validation_step(batch, batch_idx, dataloader_idx)
+        if self.generation is not None:
+            loaders: Any = self.trainer.val_dataloaders
+            loader = loaders[dataloader_idx] if isinstance(loaders, list | tuple) else loaders
+            self.generation.add(self.network, batch, loader.collate_fn, self.val_names[dataloader_idx])
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        if self.generation is not None:
+            self.log_dict(self.generation.compute(), sync_dist=True)
 
     @override
     def scores(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,17 +45,45 @@ def test_sweep_leaves_a_record_per_run(sweep):
 
 
 def test_penalty_budget_and_points_towards_the_base_are_recorded(sweep):
-    chosen = ["strategy=uniform", "penalty=l2sp", "max_compute_units=1500", "wise_ft=[0,1]", "mix_ratio=0.5"]
+    chosen = ["method=uniform+l2sp", "max_compute_units=1500", "wise_ft=[0,1]", "mix_ratio=0.5"]
     done = run(sweep, "mixcd-train", *chosen, "hydra.run.dir=one", *SHORT)
     assert done.returncode == 0, done.stdout + done.stderr
     records = read_records(sweep / "one")
-    record, base, last = (records[sweep / "one" / name] for name in ("", "wise_ft_0", "wise_ft_1"))
-    assert (record.name, record.penalties, record.setting) == ("uniform+l2sp", ("l2sp",), (0.5, 1, 1))
-    # A step is 48 rows of 3 units each.
-    assert (record.exhausted, record.steps) == (True, math.ceil(1500 / (3 * 48)))
-    assert (last.prior_accuracy, last.new_accuracy) == (record.prior_accuracy, record.new_accuracy)
+    assert {path.name for path in records} == {"one", "wise_ft_0"}  # the run is the point at 1
+    last, base = records[sweep / "one"], records[sweep / "one" / "wise_ft_0"]
     assert base.name == last.name == "uniform+l2sp+wise_ft"
+    assert (last.penalties, last.setting, base.setting) == (("l2sp",), (0.5, 1, 1), (0.5, 1, 0))
+    # A step is 48 rows of 3 units each.
+    assert (last.exhausted, last.steps) == (True, math.ceil(1500 / (3 * 48)))
     assert base.new_accuracy < last.new_accuracy
+
+
+def test_sweep_over_methods_with_one_of_the_users_own(sweep):
+    own = sweep / "myconf" / "method"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text(
+        "# @package _global_\n"
+        "defaults: [{override /strategy: mixcd}, {override /penalty: [kd]}]\n"
+        "strategy: {floor: 0.5}\n"
+        "name: mine\n"
+    )
+    chosen = [
+        "method=glob([mi?e,uniform+e*],exclude=uniform+ewc)",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "hydra.sweep.dir=methods",
+    ]
+    done = run(sweep, "mixcd-train", "-m", "--config-dir", "myconf", *chosen, *SHORT, "trainer.max_epochs=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = read_records(sweep / "methods").items()
+    names = {re.search("method=([^,]*)", path.name)[1]: record.name for path, record in records}
+    assert names == {"mine": "mine", "uniform+ema": "uniform+ema"}
+
+
+def test_help_lists_the_methods(tmp_path):
+    done = run(tmp_path, "mixcd-train", "--help")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("method: ")]
+    assert {"mixcd", "uniform+kd", "none+wise_ft"} <= {*line.removeprefix("method: ").split(", ")}
 
 
 def test_runs_of_one_seed_share_one_base_model(sweep):

@@ -23,6 +23,7 @@ from lightning_mixcd.partitions import (
 from lightning_mixcd.strategies import (
     ASER,
     MIR,
+    Auto,
     ClassBalanced,
     FunctionStrategy,
     GDumbMemory,
@@ -36,9 +37,11 @@ from lightning_mixcd.strategies import (
     LeastConfidence,
     LossProportional,
     MixCD,
+    MostSupportive,
     NoRehearsal,
     Oracle,
     PredictedForgetting,
+    ProbeMatching,
     ScreenDamaged,
     ScreenHighestLoss,
     ScreenLeastConfidence,
@@ -53,8 +56,8 @@ def any_of_them(n, ledger, generator):
     return torch.randperm(ledger.size, generator=generator)[:n]
 
 
-def head_probe(**settings):
-    strategy = HeadProbe(**settings)
+def head_probe(kind=HeadProbe, **settings):
+    strategy = kind(**settings)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         strategy.attach(torch.nn.Linear(2, 3))
@@ -83,6 +86,7 @@ STRATEGIES = {
         lambda: HighestLoss("refresh", correct_only=True, every_n_steps=1, candidates_per_row=2),
     ],
     LeastConfidence: [LeastConfidence, lambda: LeastConfidence("refresh", correct_only=True)],
+    MostSupportive: [lambda: MostSupportive("loss"), lambda: MostSupportive("loss", correct_only=True)],
     GDumbMemory: [lambda: GDumbMemory(2), lambda: GDumbMemory(30)],
     HerdingMemory: [lambda: HerdingMemory(2), lambda: HerdingMemory(30)],
     GSSMemory: [lambda: GSSMemory(2), lambda: GSSMemory(30, compared=3)],
@@ -92,7 +96,14 @@ STRATEGIES = {
         lambda: head_probe(uniform_share=0.0, sharpness=5.0),
         lambda: head_probe(uniform_share=1.0, rank=1, halflife_steps=float("inf")),
         lambda: head_probe(importance=1.0, candidates_per_row=1),
+        lambda: head_probe(partition=ByLabel()),
     ],
+    ProbeMatching: [
+        lambda: head_probe(ProbeMatching),
+        lambda: head_probe(ProbeMatching, candidates_per_row=1, uniform_share=0.0),
+        lambda: head_probe(ProbeMatching, uniform_share=1.0, rank=1),
+    ],
+    Auto: [lambda: Auto(head_probe(), MixCD()), lambda: Auto(MixCD(partition=ByColumn("none")), MixCD())],
     PredictedForgetting: [
         PredictedForgetting,
         lambda: PredictedForgetting(rank=1, candidates_per_row=1, halflife_steps=1.0),
@@ -111,7 +122,11 @@ PARTITIONS = {
     Single: [Single],
     ByLabel: [ByLabel],
     ByColumn: [lambda: ByColumn("source"), lambda: ByColumn("correct")],
-    ByLossQuantile: [ByLossQuantile, lambda: ByLossQuantile(2)],
+    ByLossQuantile: [
+        ByLossQuantile,
+        lambda: ByLossQuantile(2),
+        lambda: ByLossQuantile(2, column="label"),
+    ],
     ByCluster: [lambda: ByCluster(3)],
     Product: [
         lambda: Product([ByLabel()]),

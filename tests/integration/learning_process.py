@@ -11,14 +11,25 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy
 
-from lightning_mixcd import HeadProbe, LossProportional, Pool, RehearsalCallback, RehearsalDataModule
+from lightning_mixcd import (
+    HeadProbe,
+    LossProportional,
+    Pool,
+    ProbeMatching,
+    RehearsalCallback,
+    RehearsalDataModule,
+)
 from lightning_mixcd.resume import ExactResume
 from tests.integration.launching import joined
 from tests.integration.one_process import LAG
 from tests.penalties.replay import full_ledger
 from tests.toys import Finetune, OnBatchEnd, Toy, pool, trainer, weights
 
-STRATEGIES = {"head_probe": lambda: HeadProbe(candidates_per_row=4), "loss": LossProportional}
+STRATEGIES = {
+    "head_probe": lambda: HeadProbe(candidates_per_row=4),
+    "probe_matching": ProbeMatching,
+    "loss": LossProportional,
+}
 CUT = 3  # in the middle of a lesson
 
 
@@ -37,7 +48,8 @@ def fit(folder: Path, name: str, *, seed: int, ckpt_path: Any = None) -> dict[st
             "right": logits.argmax(1) == label,
             "loss": cross_entropy(logits, label, reduction="none"),
             "features": features[-1],
-            "bin": ticket.get("bin", ticket["index"]),
+            "place": ticket.get("place", ticket["index"]),
+            "margin": ticket.get("margin", ticket["index"]),
         }
         rows.append([{key: values[i].tolist() for key, values in seen.items()} for i in range(-n, 0)])
 

@@ -33,9 +33,12 @@ class Learning(OneProcess):
         super().batch(rows, furthest, steps=steps)
 
     def outcome(self, rows):
-        index, right, loss, features, bins = (torch.tensor([row[key] for row in rows]) for key in rows[0])
+        seen = {key: torch.tensor([row[key] for row in rows]) for key in rows[0]}
+        index, right, loss, features = (seen[key] for key in ("index", "right", "loss", "features"))
+        # How a sample was drawn is known to the ranks; here it may have been drawn again since.
+        drawn = {"place": seen["place"], "margin": seen["margin"]}
         context = self.strategy.context(index)
-        context |= {"bin": bins} if "bin" in context else {}
+        context |= {key: values for key, values in drawn.items() if key in context}
         return Outcome(index, right, loss, context, features=features)
 
 

@@ -89,6 +89,12 @@ class Accelerated(Toy):
         return [part.as_subclass(OnDevice) for part in batch]
 
 
+class Apart(Accelerated):
+    def rehearsal_step(self, batch, batch_idx):
+        logits = self.net(batch[0][:, :-1])
+        return {"loss": cross_entropy(logits, batch[1]), "logits": logits}
+
+
 @pytest.fixture
 def accelerator(monkeypatch):
     for reader in (stream, _delayed):
@@ -109,7 +115,7 @@ STRATEGIES = [
     ClassBalanced,
     lambda: MixCD(partition=ByLabel()),
     lambda: MixCD(wrong_share=0.1),
-    lambda: HeadProbe(candidates_per_row=4, importance=0.5),
+    lambda: HeadProbe(candidates_per_row=4, importance=0.5, partition=ByLabel()),
     LossProportional,
     HighestLoss,
     PredictedForgetting,
@@ -138,15 +144,15 @@ def test_steps_read_nothing_of_the_device(strategy, settings, accelerator):
         {"penalties": [Distillation(rows="both"), DER(beta=0.5)]},
         {"penalties": [AGEM()]},
         {"rehearsal_weight": 0.5},
+        {"readout": Readout(tolerance=0.2)},
     ],
 )
-def test_schedules_and_penalties_read_nothing_of_the_device(settings, accelerator):
+@pytest.mark.parametrize("module", [Accelerated, Apart])
+def test_other_parts_read_nothing_of_the_device(module, settings, accelerator):
     callback = RehearsalCallback(Uniform(), pool=Pool(pool(), lag=4), ledger=full_ledger(), **settings)
-    module = Accelerated()
-    trainer(callback, logger=Listed(), log_every_n_steps=1, max_epochs=3).fit(
-        module, DataLoader(finetune(), 8)
-    )
-    assert len(module.seen) == 15
+    logger, module = Listed(), module()
+    trainer(callback, logger=logger, log_every_n_steps=1, max_epochs=3).fit(module, DataLoader(finetune(), 8))
+    assert len(logger.values("rehearsal/compute_units")) == 15
 
 
 def test_a_strategy_that_reads_is_caught(accelerator):

@@ -1,4 +1,4 @@
-"""Formulas against well-known implementations, where these are installed: quadprog, captum."""
+"""Formulas against well-known implementations, where these are installed: quadprog, captum, pyDVL."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from lightning_mixcd.functional.knn_shapley import knn_shapley
 from lightning_mixcd.functional.projection import project_to_cone
 from lightning_mixcd.reading import Reading
 from lightning_mixcd.strategies._last_layer import last_layer_gradients
@@ -52,3 +53,17 @@ def test_gradient_products_are_those_of_captum():
     expected = trac_in.influence((x[:5], label[:5]))
     found = gradients(slice(0, 5)).products(gradients(slice(5, None)))
     torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("k", [1, 3])
+def test_shapley_values_are_those_of_pydvl(k):
+    valuation = pytest.importorskip("pydvl.valuation")
+    neighbors = pytest.importorskip("sklearn.neighbors")
+    x, label = normal(20, 4, seed=2), torch.arange(20) % 3
+    pool, points = slice(0, 15), slice(15, None)
+    data, test = (valuation.Dataset(x[rows].numpy(), label[rows].numpy()) for rows in (pool, points))
+    method = valuation.KNNShapleyValuation(neighbors.KNeighborsClassifier(k), test, progress=False)
+    expected = method.fit(data).result.values
+    found = knn_shapley(torch.cdist(x[points], x[pool]), label[points, None] == label[pool], k)
+    np.testing.assert_allclose(found.mean(dim=0), expected, atol=1e-6)

@@ -61,3 +61,20 @@ def test_more_bins_than_correct_samples_are_refused():
 def test_no_bins_are_refused():
     with pytest.raises(ValueError, match=r"`n_bins` must be at least 1, got 0\. The default is 10"):
         ByLossQuantile(0)
+
+
+def test_another_column_may_stand_for_the_loss():
+    score = [0.3, -2.0, 5.0, 0.1]
+    ledger = Ledger.from_arrays(correct=[True] * 4, loss=[0.0] * 4, influence=score)
+    as_loss = Ledger.from_arrays(correct=[True] * 4, loss=np.array(score) + 2)
+    assert (
+        ByLossQuantile(2, column="influence").bins(ledger).tolist()
+        == ByLossQuantile(2).bins(as_loss).tolist()
+    )
+
+
+@pytest.mark.parametrize("values", [["a", "b"], [[1.0], [2.0]], [1.0, float("nan")]])
+def test_a_column_without_an_order_is_refused(values):
+    ledger = Ledger.from_arrays(correct=[True] * 2, loss=[0.0] * 2, other=values)
+    with pytest.raises(ValueError, match=r"`column` must name finite numbers, one per sample, but 'other'"):
+        ByLossQuantile(2, column="other").bins(ledger)

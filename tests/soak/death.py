@@ -33,7 +33,7 @@ def die_half_copied(source: str, target: str) -> None:
     die()
 
 
-def die_half_drawn(figure: Figure, path: Path, **settings: Any) -> None:
+def die_half_drawn(figure: Figure, path: Path, *, transparent: bool, **settings: Any) -> None:
     """Leave half of a picture."""
     figure.canvas.print_figure(path, **settings)
     content = path.read_bytes()

@@ -1,81 +1,22 @@
 """Predictions that are right find the damage, useless ones do no harm."""
 
+import math
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_mixcd import Ledger, LedgerError, Pool, Readout, RehearsalCallback, UniformCorrect
-from lightning_mixcd.strategies import HeadProbe
-from lightning_mixcd.strategies.head_probe import EDGES, N_BINS
+from lightning_mixcd.partitions import ByColumn, ByLabel, Shuffled
+from lightning_mixcd.strategies import HeadProbe, MixCD, ProbeMatching
+from lightning_mixcd.strategies._calibration import EDGES, N_BINS
 from lightning_mixcd.types import Outcome
 from tests.oracles.chance import fits
+from tests.strategies.probing import N, World, generator, noise_probe, plain_margins
 from tests.toys import Toy, base_state, finetune, flat, network, pool, rehearsed, trainer, weights
-
-N, D, C = 400, 6, 4
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-class World:
-    """A pool that lives in feature space: the backbone moves it, the head judges it."""
-
-    def __init__(self, *, seed=0, **settings):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.head = nn.Linear(D, C)
-        self.base = (2 * normal(N, D, seed=seed)).half().float()
-        self.label = self.head(self.base).argmax(1)
-        self.label[::10] = (self.label[::10] + 1) % C
-        self.correct = self.head(self.base).argmax(1) == self.label
-        self.features = self.base
-        self.ledger = Ledger.from_arrays(
-            self.correct, torch.ones(N), label=self.label, features=self.base.half()
-        )
-        self.probe = HeadProbe(**settings)
-        self.probe.attach(self.head)
-        self.probe.setup(N, self.ledger, seed=seed)
-
-    def finetune(self, *, drift=True):
-        """Move the head, and all features by one linear map."""
-        with torch.no_grad():
-            self.head.weight += 0.12 * normal(C, D, seed=7)
-        if drift:
-            self.features = self.base + 0.06 * self.base @ normal(D, D, seed=8) + 0.2
-
-    @property
-    def damaged(self):
-        return self.correct & (self.head(self.features).argmax(1) != self.label)
-
-    def draw(self, n=8, seed=0):
-        return self.probe.draw(n, signal=self.probe.signal(), generator=generator(seed))
-
-    def lesson(self, n=8, seed=0):
-        """Rehearse some samples without training on them; return these."""
-        index = self.draw(n, seed)
-        right = self.head(self.features[index]).argmax(1) == self.label[index]
-        outcome = Outcome(index, right, context=self.probe.context(index), features=self.features[index])
-        self.probe.update(self.probe.tally(outcome), steps=1)
-        return index
-
-    def margins(self):
-        return self.probe.margins(np.arange(N), self.probe.signal())
-
-
-@torch.no_grad()
-def plain_margins(world):
-    return torch.tensor([
-        float(z[y] - max(z[k] for k in range(C) if k != y))
-        for z, y in zip(world.head(world.features), world.label, strict=True)
-    ])
 
 
 def test_margins_of_features_that_do_not_drift_are_those_of_the_model():
@@ -113,17 +54,6 @@ def test_base_wrong_samples_are_never_drawn():
     assert world.correct[drawn].all()
 
 
-def noise_probe(**settings):
-    """Features and labels in its ledger say nothing, so that nothing it predicts is true."""
-    world = World(**settings)
-    label = torch.randint(C, (N,), generator=generator())
-    world.ledger = Ledger.from_arrays(
-        world.correct, torch.ones(N), label=label, features=2 * normal(N, D, seed=99)
-    )
-    world.probe.setup(N, world.ledger, seed=0)
-    return world
-
-
 def test_useless_predictions_leave_draws_as_they_would_be_without():
     world = noise_probe(halflife_steps=1e4)
     world.finetune()
@@ -135,6 +65,65 @@ def test_useless_predictions_leave_draws_as_they_would_be_without():
     counts = np.bincount(drawn, minlength=N)[world.correct]
     assert (counts > 0).mean() > 0.9
     assert counts.max() < 5 * counts.mean()
+
+
+def test_useless_predictions_with_a_partition_leave_the_draws_of_mixcd():
+    by_genre = ByColumn("genre")
+    world = noise_probe(partition=by_genre, sharpness=1.0, uniform_share=0.05, halflife_steps=1e4)
+    world.finetune()
+    for step in range(300):
+        world.lesson(seed=step)
+    mixcd = MixCD(partition=by_genre, floor=0.05)
+    mixcd.setup(N, world.ledger, seed=0)
+    seen = 1e6 * torch.ones(3)
+    damaged = torch.stack([
+        world.damaged[(world.genre == k) & world.correct].float().mean() for k in range(3)
+    ])
+    mixcd.estimator.update(damaged * seen, seen, steps=1)
+    found, expected = (
+        np.bincount(
+            world.genre[
+                torch.cat([s.draw(16, signal=s.signal(), generator=generator(k)) for k in range(200)])
+            ],
+            minlength=3,
+        )
+        / 3200
+        for s in (world.probe, mixcd)
+    )
+    uniform = np.bincount(world.genre[world.correct], minlength=3) / int(world.correct.sum())
+    assert np.abs(expected - uniform).max() > 0.2
+    assert np.abs(found - expected).max() < 0.05
+
+
+def test_useless_partition_leaves_draws_as_they_are_without():
+    shares = []
+    for partition in (None, Shuffled(ByColumn("genre"))):
+        world = World(partition=partition, halflife_steps=1e4)
+        world.finetune()
+        hits = [float(world.damaged[world.lesson(seed=step)].float().mean()) for step in range(200)]
+        shares.append(np.mean(hits[-100:]))
+    assert shares[1] == pytest.approx(shares[0], abs=0.04)
+    assert shares[0] > 2 * float(world.damaged.sum() / world.correct.sum())
+
+
+def test_partition_must_be_one():
+    with pytest.raises(TypeError, match="`partition` must be a `Partition`, got 'genre'"):
+        HeadProbe(partition="genre")
+
+
+def test_what_was_predicted_is_logged_beside_what_came():
+    world = World(halflife_steps=float("inf"))
+    world.finetune()
+    predicted, seen = np.ones(N_BINS), np.full(N_BINS, 2.0)
+    for step in range(30):
+        margins = world.margins()
+        for i in world.lesson(seed=step).tolist():
+            k = sum(float(margins[i]) > edge for edge in EDGES)
+            predicted[k] += 1 / (1 + math.exp(margins[i]))
+            seen[k] += 1
+    metrics = world.probe.metrics()
+    found = [float(metrics[f"predicted/{k:02d}"]) for k in range(N_BINS)]
+    assert found == pytest.approx(list(predicted / seen), abs=1e-3)
 
 
 @pytest.mark.parametrize("settings", [{"sharpness": 0.0}, {"uniform_share": 1.0}, {"candidates_per_row": 1}])
@@ -250,8 +239,9 @@ def fit(strategy, folder, *, features="net.3", ckpt_path=None, callbacks=(), **s
     return module, callback
 
 
-def test_no_forward_of_the_model_is_spent(tmp_path):
-    runs = [fit(strategy, tmp_path / str(k)) for k, strategy in enumerate((HeadProbe(), UniformCorrect()))]
+@pytest.mark.parametrize("kind", [HeadProbe, ProbeMatching])
+def test_no_forward_of_the_model_is_spent(kind, tmp_path):
+    runs = [fit(strategy, tmp_path / str(k)) for k, strategy in enumerate((kind(), UniformCorrect()))]
     assert runs[0][0].rows_forwarded == runs[1][0].rows_forwarded
     assert runs[0][1].compute_units == runs[1][1].compute_units
 
@@ -276,13 +266,12 @@ def test_callback_records_the_features_and_lets_the_probe_see_the_model(tmp_path
 
 # The checkpoint is named beside those of the whole run.
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
-def test_resumed_run_goes_on_as_the_whole(tmp_path):
+@pytest.mark.parametrize("make", [partial(HeadProbe, importance=0.5, partition=ByLabel()), ProbeMatching])
+def test_resumed_run_goes_on_as_the_whole(make, tmp_path):
     keep = ModelCheckpoint(tmp_path / "c", filename="{epoch}", save_top_k=-1)
     settings = {"callbacks": [keep], "enable_checkpointing": True}
-    whole, expected = fit(HeadProbe(importance=0.5), tmp_path, **settings)
-    resumed, got = fit(
-        HeadProbe(importance=0.5), tmp_path, ckpt_path=tmp_path / "c" / "epoch=0.ckpt", **settings
-    )
+    whole, expected = fit(make(), tmp_path, **settings)
+    resumed, got = fit(make(), tmp_path, ckpt_path=tmp_path / "c" / "epoch=0.ckpt", **settings)
     n = len(resumed.seen)
     assert 0 < n < len(whole.seen)
     assert resumed.seen == whole.seen[-n:]

@@ -55,3 +55,13 @@ def test_columns_reach_partitions_through_the_ledger(pairing, tmp_path):
     record_ledger(module, pairing.pool, tmp_path / "base.ledger", columns=pairing.columns)
     bins = ByColumn("domain").bins(Ledger.open(tmp_path / "base.ledger"))
     assert bins.tolist() == [1, 0, 0]
+
+
+def test_classes_of_each_task_are_numbered_from_0_where_labels_are_not_shared(tmp_path, encoder):
+    prior, new = task(tmp_path, "prior", PRIOR), task(tmp_path, "new", NEW)
+    pairing = embedded_text_pairing(
+        prior, new, encoder=encoder, shared_labels=False, cache_dir=tmp_path / "vectors"
+    )
+    assert pairing.pool.tensors[1].tolist() == [0, 1, 1]
+    assert pairing.new.train.tensors[1].tolist() == [0, 1]
+    assert pairing.new.val.tensors[1].tolist() == [0]

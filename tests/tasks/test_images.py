@@ -42,3 +42,10 @@ def test_models_take_the_batches(archive, make):
 def test_archive_that_is_not_there_is_named_with_the_remedy(archive, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent\.npz.*MIXCD_DATA"):
         image_pairing(archive, tmp_path / "absent.npz")
+
+
+def test_array_that_is_not_there_is_named_beside_those_that_are(archive):
+    with pytest.raises(
+        ValueError, match=r"must hold the arrays .*'genre_train'.*, got .* without \['genre_train'\]"
+    ):
+        image_pairing(archive, archive, columns=["genre"])

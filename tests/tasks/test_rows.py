@@ -29,5 +29,7 @@ def test_column_that_is_not_there_is_named_beside_those_that_are(tmp_path):
 @pytest.mark.parametrize("text", ["", " \n", None])
 def test_row_without_a_text_is_named(tmp_path, text):
     rows = save_rows(tmp_path, "a", [*ROWS, {**ROWS[0], "premise": text}], names={"text": "premise"})
-    with pytest.raises(ValueError, match=r"Column 'premise' must hold a text in every row .* in row 2"):
+    with pytest.raises(
+        ValueError, match=r"Column 'premise' of .* must hold a text in every row, .* in row 2"
+    ):
         rows.load("train", ["text"])

@@ -78,3 +78,40 @@ def test_numbers_beside_names_are_refused(other):
 def test_rows_without_a_class_are_refused():
     with pytest.raises(ValueError, match=r"`label` must be 0 or more.*Leave rows without a class out"):
         joint_labels([np.array([0, 1]), np.array([2, -1])])
+
+
+@pytest.mark.parametrize("text", ["", " ", None])
+def test_row_without_a_text_is_named(tmp_path, text, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.ROWS", [*ROWS, {**ROWS[0], "query": text}])
+    with pytest.raises(ValueError, match=r"'query' of split 'train' of .* must hold a text .* in row 3"):
+        task(write(tmp_path / "a.jsonl")).load("train")
+
+
+def named(path, names, numbers):
+    """A set that knows the names of its numbers, as those of the hub do."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"query": Value("string"), "intent": ClassLabel(names=names)})
+    rows = {"query": ["a"] * len(numbers), "intent": numbers}
+    Dataset.from_dict(rows, features=features).to_parquet(str(path))
+    return task(path, "parquet").load("train").labels
+
+
+def test_numbers_with_names_go_by_their_names(tmp_path):
+    # The same number is another class in each, and the same class another number.
+    splits = [
+        named(tmp_path / "a.parquet", ["yes", "no"], [0, 1]),
+        named(tmp_path / "b.parquet", ["no", "maybe"], [0, 1]),
+    ]
+    assert [part.tolist() for part in splits] == [["yes", "no"], ["no", "maybe"]]
+    assert [part.tolist() for part in joint_labels(splits)] == [[2, 1], [1, 0]]
+
+
+def test_numbers_with_names_beside_numbers_without_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"whole numbers in both tasks, or names in both"):
+        joint_labels([named(tmp_path / "a.parquet", ["yes", "no"], [0, 1]), np.array([0, 1])])
+
+
+def test_rows_without_a_class_are_refused_where_classes_have_names(tmp_path):
+    with pytest.raises(ValueError, match=r"`label` must be 0 or more"):
+        joint_labels([named(tmp_path / "a.parquet", ["yes", "no"], [0, -1])])

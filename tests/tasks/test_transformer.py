@@ -61,9 +61,9 @@ def tokenized(kind, n, *, seed):
     return ragged(kind, lengths, seed=seed)[1]
 
 
-def fitted(kind, **settings):
+def fitted(kind, *, options=(), **settings):
     """A model, its trainer and the samples of a pool that was all right before."""
-    model = module(kind, lr=1e-2)
+    model = module(kind, lr=1e-2, **dict(options))
     samples, finetune = tokenized(kind, 12, seed=4), tokenized(kind, 8, seed=5)
     data = RehearsalDataModule(
         TokenizedDataModule(finetune, finetune, collator(kind), batch_size=4),

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The study of docs/study.md: its runs go below ./study and take about two hours on one core.
+#
+#     MIXCD_DATA=... bash benchmarks/study.sh
+#     python benchmarks/study_tables.py study > tables.md
+set -euo pipefail
+export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+run() { mixcd-train -m experiment=study trainer.enable_progress_bar=false "data=$1" "model=$2" "${@:3}"; }
+named() { run "$1" "$2" "name=\${hydra:runtime.choices.strategy}$3" "${@:4}"; }
+
+# The pilot, on a seed of its own: which bins find the most damage?
+pilot() {
+  mixcd-train -m experiment=study trainer.enable_progress_bar=false "data=$1" "model=$2" method=mixcd seed=100 \
+    "hydra.sweep.dir=study_pilot/$1" "name=\${hydra:runtime.choices.partition}" "${@:3}"
+}
+# Pairing, model, column for bins.
+while read -r data model column; do
+  pilot "$data" "$model" partition=label,loss_quantile,label_x_loss
+  [ -z "$column" ] || pilot "$data" "$model" partition=column "partition.column=$column"
+done << PAIRINGS
+intents intents domain
+topics topics source
+sentiment sentiment source
+fashion image_mlp
+rotated image_mlp source
+usps image_mlp source
+PAIRINGS
+
+# Pairing, model, compute units with those of the ledger's pass on top, bins that the pilot chose.
+while read -r data model units options; do
+  read -ra options <<< "$options"
+  run "$data" "$model" "${options[@]}"
+  # The curve of uniform rehearsal.
+  run "$data" "$model" "${options[@]}" method=uniform rehearsal_weight=0.5,3,8
+  # As if the ledger were there already.
+  named "$data" "$model" _free "${options[@]}" method=mixcd,head_probe "max_compute_units=$units"
+done << PAIRINGS
+intents intents 144966 partition=column partition.column=domain
+topics topics 75499 partition=column partition.column=source
+sentiment sentiment 80120 partition=label_x_loss
+fashion image_mlp 90000 partition=loss_quantile seed=range(10)
+rotated image_mlp 85300 partition=loss_quantile
+usps image_mlp 80300 partition=loss_quantile
+PAIRINGS
+
+# Other mix ratios, and distillation on what is rehearsed.
+while read -r data model bins; do
+  read -ra bins <<< "$bins"
+  run "$data" "$model" "${bins[@]}" method=uniform,mixcd,head_probe,gradient_matching,oracle_75 mix_ratio=0.015625,0.25
+  named "$data" "$model" +kd method=uniform,head_probe,gradient_matching penalty=kd
+done << PAIRINGS
+intents intents partition=column partition.column=domain
+topics topics partition=column partition.column=source
+PAIRINGS

@@ -1,0 +1,244 @@
+"""Print the tables of `docs/study.md`, and of the study in `docs/results.md`, from what `study.sh` ran.
+
+    python benchmarks/study_tables.py study > tables.md
+
+The folder holds one for each pairing; those without an oracle yet are left out. Gains whose interval is on
+one side of 0 are bold.
+
+Above the curve: uniform rehearsal with several rehearsal weights is a curve, new against prior accuracy. Its
+prior accuracy where the new one is the method's is what a method must beat. The curve never falls with the
+weight: where more of it keeps less, the better of the smaller weights counts.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lightning_mixcd.report import Record, Setting, read_records
+from lightning_mixcd.report.intervals import Interval
+from lightning_mixcd.report.tables import Row, compare
+
+RATIO = 1 / 16
+PAIRINGS = ("digits", "intents", "topics", "sentiment", "fashion", "rotated", "usps", "intents_text")
+# In the order of the tables; the ledger of `_free` was not charged.
+METHODS = (
+    *("none", "uniform", "uniform_correct", "mixcd_shuffled", "mixcd", "mixcd_free", "head_probe"),
+    *("head_probe_free", "screen_highest_loss", "gradient_matching", "oracle_75", "oracle", "oracle_pure"),
+    *("uniform+kd", "mixcd+kd", "head_probe+kd", "gradient_matching+kd"),
+)
+SUMMARY = ("mixcd", "mixcd_free", "head_probe", "head_probe_free", "screen_highest_loss", "gradient_matching")
+DIFFERENCES = (
+    ("mixcd", "uniform_correct"),
+    ("mixcd", "mixcd_shuffled"),
+    ("head_probe", "uniform_correct"),
+    ("head_probe", "mixcd"),
+    ("gradient_matching", "screen_highest_loss"),
+    ("gradient_matching", "head_probe_free"),
+    ("head_probe+kd", "uniform+kd"),
+    ("gradient_matching+kd", "uniform+kd"),
+)
+
+Study = dict[str, list[Record]]  # by pairing
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description="Print the tables of the study.")
+    parser.add_argument("folder", type=Path, help="with a folder of runs for each pairing")
+    folder: Path = parser.parse_args().folder
+    there = [name for name in PAIRINGS if (folder / name).is_dir()]
+    study = {name: [*read_records(folder / name).values()] for name in there}
+    study = {name: runs for name, runs in study.items() if _rows(runs, RATIO).keys() >= {"uniform", "oracle"}}
+    _print("Prior gain over uniform rehearsal", gains(study, lambda row, _: row.prior_gain))
+    _print("Above the curve of uniform rehearsal", gains(study, above_curve))
+    _print("Gap closed", gap_closed(study))
+    _print("Differences", differences(study))
+    for name, records in study.items():
+        for ratio in sorted({record.mix_ratio for record in records}):
+            _print(f"{name}, mix ratio {ratio:g}", methods(records, ratio))
+        if len({run.rehearsal_weight for run in records}) > 1:
+            _print(f"{name}, rehearsal weights", weights(records))
+
+
+def above_curve(row: Row, records: Sequence[Record]) -> Interval | None:
+    """Compare a method with uniform rehearsal of such weight that both learn the new task as well.
+
+    Args:
+        row: The method.
+        records: Runs of the pairing.
+
+    Returns:
+        The gain in prior accuracy; None beside the curve.
+    """
+    if row.name == "uniform":
+        return None
+    method = [run for run in records if run.name == row.name and run.setting == row.setting]
+    rows = compare([*method, *_curve(records)], reference=row.name)
+    gain = next((other.matched_gain for other in rows if other.setting == row.setting), None)
+    return gain and Interval(-gain.mean, -gain.high, -gain.low)
+
+
+def gains(study: Study, gain: Callable[[Row, Sequence[Record]], Interval | None]) -> str:
+    """Show what each method gains, pairing by pairing.
+
+    Args:
+        study: The runs.
+        gain: Of a method, given its row and the runs of the pairing.
+
+    Returns:
+        A table in Markdown.
+    """
+    lines, columns = [], []
+    for name, records in study.items():
+        rows = _rows(records, RATIO)
+        base, found = rows["uniform"], [rows.get(method) for method in SUMMARY]
+        cells = [row and gain(row, records) for row in found]
+        columns.append(cells)
+        lines.append([name, f"{_percent(base.prior)}, {_percent(base.new)}", *map(_text, cells)])
+    means = [_mean(column) for column in zip(*columns, strict=True)]
+    if any(means):
+        lines.append(["mean", "", *map(_text, means)])
+    return _table(["pairing", "uniform: prior, new", *SUMMARY], lines)
+
+
+def gap_closed(study: Study) -> str:
+    """Show which share of the best oracle's gain each method gains, pairing by pairing.
+
+    Args:
+        study: The runs.
+
+    Returns:
+        A table in Markdown.
+    """
+    lines = []
+    for name, records in study.items():
+        rows = _rows(records, RATIO)
+        best = max((row for row in rows.values() if row.name.startswith("oracle")), key=lambda row: row.prior)
+        cells = [_share(rows[method].gap_closed) if method in rows else "-" for method in SUMMARY]
+        lines.append([name, f"{best.name}: {_text(best.prior_gain)}", *cells])
+    return _table(["pairing", "best oracle's gain", *SUMMARY], lines)
+
+
+def differences(study: Study) -> str:
+    """Show paired differences between methods, pairing by pairing.
+
+    Args:
+        study: The runs.
+
+    Returns:
+        A table in Markdown.
+    """
+    lines = []
+    for better, other in DIFFERENCES:
+        rows = [_rows(records, RATIO, reference=other).get(better) for records in study.values()]
+        found = [row and row.prior_gain for row in rows]
+        if any(found):
+            learnt = _mean([row and row.new_gain for row in rows])
+            lines.append([f"{better} - {other}", *map(_text, found), _text(_mean(found)), _text(learnt)])
+    return _table(["difference in prior accuracy", *study, "mean", "mean, new accuracy"], lines)
+
+
+def methods(records: Sequence[Record], ratio: float) -> str:
+    """Show all methods of one pairing at one mix ratio.
+
+    Args:
+        records: Runs of the pairing.
+        ratio: The mix ratio.
+
+    Returns:
+        A table in Markdown.
+    """
+    columns: dict[str, Callable[[Row], str]] = {
+        "method": lambda row: row.name,
+        "seeds": lambda row: f"{row.n}",
+        "prior": lambda row: _percent(row.prior),
+        "new": lambda row: _percent(row.new),
+        "steps": lambda row: f"{row.steps:.0f}",
+        "damaged": lambda row: "-" if row.damaged_share is None else _percent(row.damaged_share),
+        "prior gain": lambda row: _text(row.prior_gain),
+        "new gain": lambda row: _text(row.new_gain),
+        "gap closed": lambda row: _share(row.gap_closed),
+        "above the curve": lambda row: _text(above_curve(row, records)),
+    }
+    rows = _rows(records, ratio)
+    chosen = [rows[name] for name in METHODS if name in rows]
+    return _table([*columns], [[show(row) for show in columns.values()] for row in chosen])
+
+
+def weights(records: Sequence[Record]) -> str:
+    """Show what more or less weight on rehearsed rows does, new to prior accuracy.
+
+    Args:
+        records: Runs of one pairing.
+
+    Returns:
+        A table in Markdown.
+    """
+    alike = [row for row in compare(records) if row.setting.mix_ratio == RATIO and row.setting.alpha == 1]
+    cells = {(row.name, row.setting.rehearsal_weight): _arrow(row) for row in alike}
+    swept = sorted({weight for _, weight in cells})
+    names = [name for name in METHODS if len([0 for other, _ in cells if other == name]) > 1]
+    lines = [[name, *(cells.get((name, weight), "-") for weight in swept)] for name in names]
+    return _table(["method", *(f"weight {weight:g}" for weight in swept)], lines)
+
+
+def _curve(records: Sequence[Record]) -> list[Record]:
+    found: list[Record] = []
+    best: dict[int, float] = {}
+    uniform = [run for run in records if run.name == "uniform" and run.mix_ratio == RATIO]
+    for weight in sorted({run.rehearsal_weight for run in uniform}):
+        runs = [run for run in uniform if run.rehearsal_weight == weight]
+        if sum(run.prior_accuracy for run in runs) < sum(best.get(run.seed, 0.0) for run in runs):
+            runs = [replace(run, prior_accuracy=best[run.seed]) for run in runs]
+        best = {run.seed: run.prior_accuracy for run in runs}
+        found += runs
+    return found
+
+
+def _rows(records: Iterable[Record], ratio: float, *, reference: str = "uniform") -> dict[str, Row]:
+    rows = compare(records, reference=reference)
+    return {row.name: row for row in rows if row.setting == Setting(ratio)}
+
+
+# Pairings err independently of each other. None unless all of them are there.
+def _mean(gains: Sequence[Interval | None]) -> Interval | None:
+    known = [gain for gain in gains if gain]
+    if len(known) < len(gains):
+        return None
+    mean = sum(gain.mean for gain in known) / len(known)
+    half = math.hypot(*((gain.high - gain.low) / 2 for gain in known)) / len(known)
+    return Interval(mean, mean - half, mean + half)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _arrow(row: Row) -> str:
+    return f"{_percent(row.new)} → {_percent(row.prior)}"
+
+
+def _text(gain: Interval | None) -> str:
+    if gain is None:
+        return "-"
+    if gain.low == gain.high:
+        return f"{100 * gain.mean:+.1f}" if gain.mean else "0"
+    return f"**{gain}**" if gain.low > 0 or gain.high < 0 else str(gain)
+
+
+def _share(gap: Interval | None) -> str:
+    return "-" if gap is None else f"{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]"
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
+
+
+def _print(title: str, table: str) -> None:
+    print(f"## {title}\n\n{table}\n")
+
+
+if __name__ == "__main__":
+    main()

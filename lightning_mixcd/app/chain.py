@@ -1,0 +1,209 @@
+"""Several tasks, one after the other: `mixcd-train experiment=chain`."""
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_mixcd.app.base import base_model
+from lightning_mixcd.app.conf import hush, make
+from lightning_mixcd.app.run import callbacks, method_name, quiet_trainer
+from lightning_mixcd.data import Pool, RehearsalDataModule, union_pool
+from lightning_mixcd.record import record_ledger
+from lightning_mixcd.report.chains import ChainRecord
+from lightning_mixcd.report.files import replacing
+from lightning_mixcd.report.matrix import plot_matrices
+from lightning_mixcd.resume import newest_checkpoint
+from lightning_mixcd.tasks import Pairing
+
+__all__ = ["run_chain"]
+
+ACCURACY = "val/new/accuracy"
+Tasks = Mapping[str, LightningDataModule]
+
+
+class Stage(TypedDict):
+    """What one stage measured.
+
+    Args:
+        accuracies: On each task after it.
+        compute_units: What it spent.
+        seconds: Wall-clock time of `fit`; of a stage that was resumed, since then.
+    """
+
+    accuracies: list[float]
+    compute_units: int
+    seconds: float
+
+
+def run_chain(config: DictConfig) -> ChainRecord:
+    """Train the base model on the first task, finetune it on each of the others, measure all after each.
+
+    In every stage, the pool is what all earlier stages learnt from, and the base model is the model as the
+    stage finds it. A chain that was interrupted goes on in its folder, at the last checkpoint.
+
+    Args:
+        config: The app's configuration; `stages` maps names to datamodules.
+
+    Returns:
+        What the chain measured, also written to the run's folder, with the matrix as a table and a picture.
+    """
+    hush()
+    output = Path(HydraConfig.get().runtime.output_dir)
+    _check(config, output)
+    tasks = _tasks(config)
+    names = [*tasks]
+    seed_everything(config.seed, workers=True, verbose=False)
+    initial = _measure(config, make(config.model), tasks)
+    module, ledger = _base(config, tasks)
+    rows, stages = [_measure(config, module, tasks)], []
+    for k in range(1, len(tasks)):
+        folder = output / "stages" / f"{k}_{names[k]}"
+        stages.append(_stage(config, module, tasks, k, folder, ledger if k == 1 else None))
+        rows.append(stages[-1]["accuracies"])
+    record = ChainRecord(
+        name=method_name(config),
+        mix_ratio=config.mix_ratio,
+        rehearsal_weight=config.rehearsal_weight,
+        seed=config.seed,
+        tasks=names,
+        initial=initial,
+        accuracies=rows,
+        compute_units=sum(stage["compute_units"] for stage in stages),
+        seconds=sum(stage["seconds"] for stage in stages),
+    )
+    _write(record, output)
+    return record
+
+
+def _check(config: DictConfig, output: Path) -> None:
+    if config.wise_ft or config.ckpt_path:
+        raise ValueError(
+            f"`wise_ft` and `ckpt_path` must be empty for a chain, got {config.wise_ft} and "
+            f"{config.ckpt_path}. A chain resumes by itself in its folder, `hydra.run.dir`."
+        )
+    text = OmegaConf.to_yaml(config, resolve=True)
+    known = output / "config.yaml"
+    if known.exists() and known.read_text() != text:
+        before, now = (dict(OmegaConf.create(yaml)) for yaml in (known.read_text(), text))
+        changed = sorted(key for key in {*before, *now} if str(before.get(key)) != str(now.get(key)))
+        raise ValueError(
+            f"`hydra.run.dir` must be a new folder or that of the same chain, but {output} has one with "
+            f"another {changed}. Give another folder, or delete this one."
+        )
+    with replacing(known) as aside:
+        aside.write_text(text)
+
+
+def _tasks(config: DictConfig) -> dict[str, LightningDataModule]:
+    tasks: dict[str, LightningDataModule] = make(config.stages)
+    if len(tasks) < 2:
+        raise ValueError(
+            f"`stages` must hold at least two tasks, got {[*tasks]}. The first is the base model's."
+        )
+    for task in tasks.values():
+        task.prepare_data()
+        task.setup("fit")
+    return tasks
+
+
+def _pool(config: DictConfig, tasks: Tasks, n: int) -> tuple[Pool, Any]:
+    loaders = {name: task.train_dataloader() for name, task in [*tasks.items()][:n]}
+    parts = {
+        name: Pool(loader.dataset, collate_fn=loader.collate_fn, num_workers=config.num_workers)
+        for name, loader in loaders.items()
+    }
+    return union_pool(parts)
+
+
+def _base(config: DictConfig, tasks: Tasks) -> tuple[LightningModule, Path]:
+    first, second = [*tasks.values()][:2]
+    pool, stage = _pool(config, tasks, 1)
+    config = config.copy()
+    # What the base model follows from: chains that differ in later tasks share it.
+    name = next(iter(tasks))
+    config.data = {
+        "first": name,
+        "from": config.stages if "_target_" in config.stages else config.stages[name],
+    }
+    return base_model(config, Pairing(first, second, pool, first.val_dataloader(), {"stage": stage}))
+
+
+def _stage(
+    config: DictConfig, module: LightningModule, tasks: Tasks, k: int, folder: Path, ledger: Path | None
+) -> Stage:
+    done, weights = folder / "stage.json", folder / "weights.pt"
+    if done.exists():
+        module.load_state_dict(torch.load(weights, weights_only=True))
+        found: Stage = json.loads(done.read_text())
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    pool, stage = _pool(config, tasks, k)
+    if ledger is None:
+        ledger = folder / "base.ledger"
+        record_ledger(module, pool, ledger, columns={"stage": stage}, keep=config.base.keep)
+    units, seconds = _fit(config, module, [*tasks.values()][k], pool, ledger, folder)
+    found = Stage(accuracies=_measure(config, module, tasks), compute_units=units, seconds=seconds)
+    with replacing(weights) as aside:
+        torch.save(module.state_dict(), aside)
+    with replacing(done) as aside:
+        aside.write_text(json.dumps(found))
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return found
+
+
+def _fit(
+    config: DictConfig,
+    module: LightningModule,
+    task: LightningDataModule,
+    pool: Pool,
+    ledger: Path,
+    folder: Path,
+) -> tuple[int, float]:
+    rehearsal, others = callbacks(config)
+    checkpoints = folder / "checkpoints"
+    if config.trainer.enable_checkpointing:
+        others.append(ModelCheckpoint(checkpoints))
+    # Of a run that was interrupted; the CSV logger would delete it.
+    if (log := folder / "logs").exists():
+        log.rename(folder / f"logs_{len([*folder.glob('logs_*')])}")
+    logger = make(config.logger, save_dir=str(folder))
+    trainer: Trainer = make(config.trainer, logger=logger, callbacks=[rehearsal, *others])
+    data = RehearsalDataModule(task, pool, mix_ratio=config.mix_ratio, ledger=ledger, order_seed=config.seed)
+    seed_everything(config.seed, workers=True, verbose=False)
+    start = time.perf_counter()
+    trainer.fit(module, datamodule=data, ckpt_path=newest_checkpoint(checkpoints))
+    return rehearsal.compute_units, time.perf_counter() - start
+
+
+def _measure(config: DictConfig, module: LightningModule, tasks: Tasks) -> list[float]:
+    trainer = quiet_trainer(config)
+    found = [trainer.validate(module, datamodule=task, verbose=False)[0] for task in tasks.values()]
+    if absent := [name for name, metrics in zip(tasks, found, strict=True) if ACCURACY not in metrics]:
+        raise ValueError(
+            f"`model` must log `{ACCURACY}` in validation, but it did not for {absent}. Let "
+            "`validation_step` log it for the first loader."
+        )
+    return [metrics[ACCURACY] for metrics in found]
+
+
+def _write(record: ChainRecord, output: Path) -> None:
+    with replacing(output / "matrix.csv") as aside, aside.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["stage", *record.tasks])
+        writer.writerow(["", *record.initial])
+        writer.writerows([name, *row] for name, row in zip(record.tasks, record.accuracies, strict=True))
+    with replacing(output / "matrix.png") as aside:
+        plot_matrices({record.name: [record.initial, *record.accuracies]}, record.tasks).savefig(
+            aside, dpi=150
+        )
+    record.write(output)

@@ -1,0 +1,84 @@
+"""What every run of the app is made of."""
+
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from omegaconf import DictConfig
+
+from lightning_mixcd.app.budget import TrainingBudget
+from lightning_mixcd.app.conf import make
+from lightning_mixcd.app.true_rates import TrueRates
+from lightning_mixcd.callback import RehearsalCallback
+from lightning_mixcd.resume import ExactResume
+from lightning_mixcd.strategies import MixCD, Oracle
+
+__all__ = ["callbacks", "method_name", "quiet_trainer"]
+
+
+def method_name(config: DictConfig) -> str:
+    """Return what the report calls the method of a run.
+
+    Args:
+        config: The app's configuration.
+
+    Returns:
+        `name`; without one strategy, penalties, weights and `wise_ft`, with "+" between.
+
+    Raises:
+        ValueError: If a `method` was chosen and something else in its place.
+    """
+    if config.name:
+        return str(config.name)
+    choices = HydraConfig.get().runtime.choices
+    parts = [choices["strategy"], *config.penalty, *config.weights, *(["wise_ft"] if config.wise_ft else [])]
+    name, method = "+".join(parts), choices.get("method")
+    if method is not None and not {*method.split("+")} <= {*parts}:
+        raise ValueError(
+            f"`method` must be what it says, got {method} with other options that make it {name}. Choose the "
+            "strategy by `method` too, as in method=mixcd, or give this combination a `name`."
+        )
+    return name
+
+
+def callbacks(config: DictConfig) -> tuple[RehearsalCallback, list[Callback]]:
+    """Make the callbacks of one `fit`.
+
+    Args:
+        config: The app's configuration.
+
+    Returns:
+        The one that rehearses, and all others.
+    """
+    strategy = make(config.strategy)
+    is_mark = isinstance(strategy, Oracle)
+    rehearsal = RehearsalCallback(
+        strategy,
+        schedule=make(config.schedule),
+        penalties=make(config.penalty),
+        rehearsal_weight=config.rehearsal_weight,
+        max_compute_units=None if is_mark else config.max_compute_units,
+        seed=config.seed,
+    )
+    others: list[Callback] = [*make(config.weights).values(), ExactResume()]
+    if is_mark:
+        others.append(TrainingBudget(config.max_compute_units))
+    if config.true_rates_every and isinstance(strategy, MixCD):
+        others.append(TrueRates(rehearsal, config.true_rates_every))
+    if config.trainer.enable_progress_bar:
+        others.append(TQDMProgressBar(leave=False))
+    return rehearsal, others
+
+
+def quiet_trainer(config: DictConfig) -> Trainer:
+    """Make a trainer that measures, and leaves nothing behind.
+
+    Args:
+        config: The app's configuration.
+
+    Returns:
+        The trainer.
+    """
+    trainer: Trainer = make(
+        config.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    return trainer

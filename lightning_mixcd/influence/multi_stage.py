@@ -1,0 +1,177 @@
+"""How much a pretrain sample had to do with what a finetuned model predicts."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.influence.curvature import Curvature
+from lightning_mixcd.influence.scoring import score_pool
+from lightning_mixcd.influence.solvers import ConjugateGradients, Solver
+from lightning_mixcd.influence.stage import Parameters, Stage
+
+__all__ = ["influence", "influence_direction"]
+
+Names = list[str]
+
+
+def influence(
+    base: Stage,
+    finetuned: Stage,
+    queries: Pool | Dataset[Any] | Sequence[Any],
+    *,
+    embedding: str | Callable[[str], bool] = "",
+    alpha: float | None = None,
+    solver: Solver | None = None,
+    path: str | PathLike[str] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Score each pretrain sample by how much it raised the finetuned model's loss on some queries.
+
+    The score of a sample is the derivative of the mean query loss by the weight of the sample in pretraining,
+    through both stages (multi-stage influence function: Chen et al. 2020, arXiv:2007.09081). Taking the
+    sample out of N changes the query loss by about -score / N: a positive score opposes the queries, a
+    negative one supports them.
+
+    Args:
+        base: The pretrained model and the pretrain samples.
+        finetuned: The finetuned model and the finetune samples.
+        queries: Samples whose mean loss is explained, read as the finetune samples are; one of them in a list
+            explains that one.
+        embedding: What both models share: the name of a submodule that both have, or a rule that says of a
+            parameter's name whether it is shared. By default the whole model is.
+        alpha: Where finetuning updated the embedding, how strongly it was held at its pretrained values: the
+            objective of finetuning is taken to be its own plus alpha times the squared distance from them.
+            None where finetuning kept the embedding fixed.
+        solver: Solves with Hessians; `ConjugateGradients()` if None.
+        path: File for the scores, `.npy`; an interrupted scoring goes on there. None keeps them in memory.
+
+    Returns:
+        Scores, float64, `(N,)`, in the order of the base stage's data.
+
+    Raises:
+        ValueError: If embedding, alpha or the two models do not fit together.
+        CaptureError: If there is not one loss per row.
+
+    Example:
+        >>> data = torch.utils.data.TensorDataset(torch.eye(2), torch.tensor([[1.0], [0.0]]))
+        >>> squares = lambda module, batch: (module(batch[0]) - batch[1])[:, 0] ** 2
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> _ = model.weight.data.fill_(0.5)
+        >>> stage = Stage(model, data, squares)
+        >>> from lightning_mixcd.influence import Exact
+        >>> influence(stage, stage, data, solver=Exact())  # one stage: the classical influence function
+        array([-0.5, -0.5])
+    """
+    direction = influence_direction(base, finetuned, queries, embedding=embedding, alpha=alpha, solver=solver)
+    return score_pool(base, direction, path=path)
+
+
+def influence_direction(
+    base: Stage,
+    finetuned: Stage,
+    queries: Pool | Dataset[Any] | Sequence[Any],
+    *,
+    embedding: str | Callable[[str], bool] = "",
+    alpha: float | None = None,
+    solver: Solver | None = None,
+) -> Parameters:
+    """Make the vector whose product with a pretrain sample's gradient is minus that sample's score.
+
+    It is all that depends on the queries: for new pretrain samples it need not be made again.
+
+    Args:
+        base: See `influence`.
+        finetuned: See `influence`.
+        queries: See `influence`.
+        embedding: See `influence`.
+        alpha: See `influence`.
+        solver: See `influence`.
+
+    Returns:
+        Tensors by name of the base model's parameters.
+
+    Raises:
+        ValueError: If embedding, alpha or the two models do not fit together.
+    """
+    solver = solver or ConjugateGradients()
+    shared = _shared(base, finetuned, embedding, alpha)
+    asked = replace(finetuned, data=queries)
+    pull = _pull_frozen if alpha is None else _pull_updated
+    on_shared = pull(finetuned, asked, shared, alpha or 0.0, solver)
+    own = [name for name in base.parameters() if name not in shared]
+    curvature = Curvature(base, [*shared, *own])
+    padding = on_shared.new_zeros(curvature.size - len(on_shared))
+    return curvature.named(solver.solve(curvature, torch.cat([on_shared, padding])))
+
+
+# How the query loss moves with the pretrained embedding, where finetuning trains the rest around it.
+def _pull_frozen(finetuned: Stage, asked: Stage, shared: Names, _alpha: float, solver: Solver) -> Tensor:
+    head = [name for name in finetuned.parameters() if name not in shared]
+    both = [*shared, *head]
+    slope = Curvature(asked, both).gradient()
+    if not head:
+        return slope
+    on_head = Curvature(finetuned, head)
+    n_shared = len(slope) - on_head.size
+    answer = solver.solve(on_head, slope[n_shared:])
+    padded = torch.cat([answer.new_zeros(n_shared), answer])
+    return slope[:n_shared] - Curvature(finetuned, both).product(padded)[:n_shared]
+
+
+# The same where finetuning moves the embedding too, held at the pretrained one by alpha.
+def _pull_updated(finetuned: Stage, asked: Stage, shared: Names, alpha: float, solver: Solver) -> Tensor:
+    both = [*shared, *(name for name in finetuned.parameters() if name not in shared)]
+    curvature = Curvature(finetuned, both, shift=dict.fromkeys(shared, 2 * alpha))
+    n_shared = sum(finetuned.parameters()[name].numel() for name in shared)
+    return 2 * alpha * solver.solve(curvature, Curvature(asked, both).gradient())[:n_shared]
+
+
+def _shared(
+    base: Stage, finetuned: Stage, embedding: str | Callable[[str], bool], alpha: float | None
+) -> Names:
+    if alpha is not None and not 0 < alpha < math.inf:
+        raise ValueError(
+            f"`alpha` must be a positive number, got {alpha}. Pass None where finetuning kept the embedding."
+        )
+    old, new = base.parameters(), dict(finetuned.module.named_parameters())
+    chosen = _chooser(embedding)
+    shared = [name for name in old if chosen(name)]
+    if not shared:
+        raise ValueError(
+            f"`embedding` must name a submodule with parameters that the base stage trained, got "
+            f"{embedding!r}. These are: {list(old)[:20]}."
+        )
+    for name in shared:
+        problem = _difference(old[name], new.get(name), frozen=alpha is None)
+        if problem:
+            raise ValueError(
+                f"`embedding` must be the same in both stages, but {name!r} {problem}. The finetuned "
+                f"model has: {list(new)[:20]}."
+            )
+    return shared
+
+
+def _chooser(embedding: str | Callable[[str], bool]) -> Callable[[str], bool]:
+    if not isinstance(embedding, str):
+        return embedding
+    return lambda name: not embedding or name.startswith(f"{embedding}.") or name == embedding
+
+
+def _difference(old: Tensor, new: Tensor | None, *, frozen: bool) -> str:
+    if new is None:
+        return "is not in the finetuned model"
+    if old.shape != new.shape:
+        return f"has shape {tuple(old.shape)} in the base model and {tuple(new.shape)} in the finetuned one"
+    if frozen and not torch.equal(old, new.detach()):
+        return "was changed by finetuning, which takes an `alpha` (None means that it was kept fixed)"
+    if not frozen and not new.requires_grad:
+        return "does not require gradients in the finetuned model; pass `alpha=None` where it was kept fixed"
+    return ""

@@ -1,0 +1,88 @@
+"""The comparison as text, column by column, and as values."""
+
+from collections.abc import Mapping, Sequence
+
+from lightning_mixcd.report.intervals import Interval
+from lightning_mixcd.report.picture import Value
+from lightning_mixcd.report.tables import Row
+
+__all__ = ["columns", "markdown", "values"]
+
+INTERVALS = ("seconds", "prior_gain", "new_gain", "gap_closed", "matched_gain", "matched_gap_closed")
+
+
+def columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Write a comparison for people.
+
+    Args:
+        rows: The compared methods.
+
+    Returns:
+        Texts by column; without columns that say nothing, or the same of all.
+    """
+    found = {
+        "method": [row.name for row in rows],
+        "mix ratio": [f"{row.setting.mix_ratio:g}" for row in rows],
+        "weight": _varying([row.setting.rehearsal_weight for row in rows]),
+        "alpha": _varying([row.setting.alpha for row in rows]),
+        "seeds": [f"{row.n}" for row in rows],
+        "prior": [_percent(row.prior) for row in rows],
+        "new": [_percent(row.new) for row in rows],
+        "compute units": [f"{row.compute_units:,.0f}" for row in rows],
+        "steps": [f"{row.steps:,.0f}{'*' * row.exhausted}" for row in rows],
+        "time": [_times(row.seconds) for row in rows],
+        "damaged": [_percent(row.damaged_share) for row in rows],
+        "prior gain": [str(row.prior_gain or "-") for row in rows],
+        "new gain": [str(row.new_gain or "-") for row in rows],
+        "gap closed": [_share(row.gap_closed) for row in rows],
+        "gain at equal new": [str(row.matched_gain or "-") for row in rows],
+        "gap closed there": [_share(row.matched_gap_closed) for row in rows],
+    }
+    return {head: texts for head, texts in found.items() if {*texts} != {"-"}}
+
+
+def markdown(texts: Mapping[str, Sequence[str]]) -> str:
+    """Write columns as a Markdown table.
+
+    Args:
+        texts: Texts by column.
+
+    Returns:
+        The table.
+    """
+    lines = [[*texts], ["---", *["---:"] * (len(texts) - 1)], *zip(*texts.values(), strict=True)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def values(row: Row) -> dict[str, Value]:
+    """Return everything that is known of a compared method.
+
+    Args:
+        row: The method.
+
+    Returns:
+        Values by name, intervals as three of them.
+    """
+    found: dict[str, Value] = {"name": row.name, **row.setting._asdict()}
+    for name, value in vars(row).items():
+        if name in INTERVALS:
+            found |= {f"{name}_{end}": getattr(value, end, None) for end in ("mean", "low", "high")}
+        elif name not in {"name", "setting"}:
+            found[name] = value
+    return found
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _times(ratio: Interval | None) -> str:
+    return "-" if ratio is None else f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def _share(ratio: Interval | None) -> str:
+    return "-" if ratio is None else f"{100 * ratio.mean:.0f} [{100 * ratio.low:.0f}, {100 * ratio.high:.0f}]"
+
+
+def _varying(settings: Sequence[float]) -> list[str]:
+    return [f"{value:g}" if len({*settings}) > 1 else "-" for value in settings]

@@ -1,0 +1,122 @@
+"""What predictions of damage have been worth: observed damage by predicted margin."""
+
+import torch
+from torch import Tensor
+
+from lightning_mixcd.estimators import DecayedBeta
+from lightning_mixcd.functional.calibration import crossed_rates
+from lightning_mixcd.functional.collateral import beta_mean, bin_counts
+
+__all__ = ["EDGES", "N_BINS", "Calibration"]
+
+# Between bins of predicted margins, in nats.
+EDGES = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)
+N_BINS = len(EDGES) + 1
+N_WRONG = EDGES.index(0.0) + 1  # bins of samples that are predicted wrong
+
+
+class Calibration:
+    """Counts damage, observed and predicted, of samples as they were drawn.
+
+    A sample is in a cell: the bin of a partition and the bin of its margin; and it was drawn by weight or
+    uniformly. Counts fade.
+
+    Args:
+        n_parts: Bins of the partition.
+        halflife_steps: Optimizer steps after which a count is worth half.
+    """
+
+    def __init__(self, n_parts: int, halflife_steps: float) -> None:
+        self.n_parts = n_parts
+        self._observed = DecayedBeta(halflife_steps)
+        self._observed.reset(2 * n_parts * N_BINS)
+        self._predicted = DecayedBeta(halflife_steps)
+        self._predicted.reset(N_BINS)
+
+    @property
+    def n_rates(self) -> int:
+        """Numbers in the table of rates."""
+        return self.n_parts * N_BINS
+
+    @property
+    def n_sums(self) -> int:
+        """Numbers in a tally."""
+        return 2 * (2 * self.n_rates + N_BINS)
+
+    def place(self, margin_bins: Tensor, parts: Tensor, uniform: Tensor) -> Tensor:
+        """Return where samples are counted, int64, in the shape of the arguments."""
+        return (uniform.long() * self.n_parts + parts.long()) * N_BINS + margin_bins
+
+    def look_up(self, rates: Tensor, margin_bins: Tensor, parts: Tensor) -> Tensor:
+        """Return the rate of each sample's cell, given what `rates` returned, or a vector that begins so."""
+        return rates[parts.long() * N_BINS + margin_bins]
+
+    def tally(self, place: Tensor, damaged: Tensor, margin: Tensor) -> Tensor:
+        """Count rehearsed samples.
+
+        Args:
+            place: What `place` returned for them, `(R,)`.
+            damaged: Whether they are damaged, `(R,)`.
+            margin: The margin predicted when they were drawn, `(R,)`.
+
+        Returns:
+            Sums.
+        """
+        observed = bin_counts(place, damaged, 2 * self.n_rates)
+        predicted = bin_counts(place % N_BINS, (-margin.float()).sigmoid(), N_BINS)
+        return torch.cat([observed.flatten(), predicted.flatten()])
+
+    def update(self, tally: Tensor, *, steps: float) -> None:
+        """Learn.
+
+        Args:
+            tally: Sums over all ranks.
+            steps: Optimizer steps since the last lesson.
+        """
+        observed, predicted = tally.tensor_split([4 * self.n_rates])
+        self._observed.update(*observed.view(2, -1), steps=steps)
+        self._predicted.update(*predicted.view(2, -1), steps=steps)
+
+    def rates(self) -> Tensor:
+        """Return the damage rate of each cell, `(n_parts * N_BINS,)`."""
+        damaged, seen = self._counts().sum(dim=1)
+        return crossed_rates(damaged, seen).flatten()
+
+    def trust(self) -> Tensor:
+        """Return by how much less is damaged of what was predicted right than wrong, in [0, 1]."""
+        damaged, seen = self._counts().sum(dim=(1, 2))
+        wrong, right = (
+            beta_mean(damaged[part].sum(), seen[part].sum())
+            for part in (slice(N_WRONG), slice(N_WRONG, None))
+        )
+        return (1 - right / wrong).clamp(min=0)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Return a reliability diagram, and the damage rate among samples drawn uniformly."""
+        damaged, seen = self._counts()
+        found = {"trust": self.trust(), "damage_rate": beta_mean(damaged[1].sum(), seen[1].sum())}
+        observed = beta_mean(damaged.sum(dim=(0, 1)), seen.sum(dim=(0, 1)))
+        predicted = self._predicted.rates()
+        for k in range(N_BINS):
+            found |= {f"rate/{k:02d}": observed[k], f"predicted/{k:02d}": predicted[k]}
+        return found
+
+    # Damaged and seen; drawn by weight and uniformly; bins of the partition; bins of the margin.
+    def _counts(self) -> Tensor:
+        counts = torch.stack([self._observed.damaged, self._observed.seen])
+        return counts.view(2, 2, self.n_parts, N_BINS)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all counts."""
+        predicted = {f"predicted_{name}": value for name, value in self._predicted.state_dict().items()}
+        return self._observed.state_dict() | predicted
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` returned.
+
+        Args:
+            state: The state; it may hold more.
+        """
+        names = DecayedBeta.STATE
+        self._observed.load_state_dict({name: state[name] for name in names})
+        self._predicted.load_state_dict({name: state[f"predicted_{name}"] for name in names})

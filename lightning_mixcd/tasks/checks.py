@@ -1,0 +1,97 @@
+"""Whether model, tokenizers and texts fit together, asked before the first step."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_mixcd.data import Pool
+from lightning_mixcd.tasks.tokenizers import check_lengths
+
+__all__ = ["check_inputs"]
+
+
+class Source(NamedTuple):
+    """Where texts come from.
+
+    Args:
+        name: What to call it.
+        dataset: Its samples.
+        collate_fn: Makes batches of them.
+    """
+
+    name: str
+    dataset: Any
+    collate_fn: Any
+
+
+def check_inputs(trainer: Trainer, module: LightningModule) -> None:
+    """Refuse texts that a Transformers model cannot read, or that were not tokenized alike.
+
+    What is not known is not asked about: loaders of another kind, samples that are not held as lists of
+    tokens, models that do not tell their size.
+
+    Args:
+        trainer: The trainer; of its loaders those are asked about that were made.
+        module: The module, with the model as `network`.
+
+    Raises:
+        ValueError: If a tokenizer has more tokens than the model, a text is longer than the model can read, a
+            label is no class of the model, or the pool was read by another tokenizer than the rest.
+    """
+    network: Any = module.network
+    config, first, of = network.config, None, ""
+    for source in _sources(trainer):
+        tokenizer: Any = getattr(source.collate_fn, "tokenizer", None)
+        if tokenizer is not None:
+            _check_vocabulary(source.name, tokenizer, config)
+            # With a step of its own the pool may have inputs of its own.
+            if first is not None and not (source.name == "pool" and hasattr(module, "rehearsal_step")):
+                _check_same(first, of, tokenizer, source.name)
+            if first is None:
+                first, of = tokenizer, source.name
+        samples = source.dataset
+        if not isinstance(samples, list) or not samples or not {"input_ids", "labels"} & {*samples[0]}:
+            continue
+        if (limit := getattr(config, "max_position_embeddings", None)) is not None:
+            check_lengths(samples, limit)
+        if isinstance(samples[0].get("labels"), int):
+            _check_labels(source.name, max(sample["labels"] for sample in samples), config)
+
+
+def _sources(trainer: Trainer) -> Iterator[Source]:
+    loaders: Any = trainer.val_dataloaders
+    loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+    named = [("finetune data", trainer.train_dataloader), *(("validation data", each) for each in loaders)]
+    for name, loader in named:
+        yield Source(name, getattr(loader, "dataset", None), getattr(loader, "collate_fn", None))
+    owners: list[Any] = [getattr(trainer, "datamodule", None), *trainer.callbacks]  # type: ignore[attr-defined]
+    for owner in owners:
+        if isinstance(pool := getattr(owner, "pool", None), Pool):
+            yield Source("pool", pool.dataset, pool.collate_fn)
+
+
+def _check_vocabulary(name: str, tokenizer: Any, config: Any) -> None:  # noqa: ANN401
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"The tokenizer of the {name} must have at most the {config.vocab_size} tokens of the model, got "
+            f"{len(tokenizer)}. Name the same model for both, or raise the model's `vocab_size`."
+        )
+
+
+def _check_same(first: Any, of: str, tokenizer: Any, name: str) -> None:  # noqa: ANN401
+    if tokenizer is not first and tokenizer.get_vocab() != first.get_vocab():
+        raise ValueError(
+            f"The {name} must be read by the tokenizer of the {of}, a {type(first).__name__} of "
+            f"{len(first)} tokens, got another: a {type(tokenizer).__name__} of {len(tokenizer)}. Tokenize "
+            "both alike, with the tokenizer of the model."
+        )
+
+
+def _check_labels(name: str, highest: int, config: Any) -> None:  # noqa: ANN401
+    if highest >= config.num_labels:
+        raise ValueError(
+            f"Labels of the {name} must be below the {config.num_labels} classes of the model, got "
+            f"{highest}. Give the model more, as in load_network(..., num_labels=...), or number the "
+            "classes from 0."
+        )

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torch
+from scipy.sparse.linalg import lsqr
+
+from lightning_mixcd.influence import ConjugateGradients, Curvature, Exact
+from tests.influence.pipeline import stages
+
+
+def problem():
+    base, _ = stages(None)
+    curvature = Curvature(base, list(base.parameters()))
+    generator = torch.Generator().manual_seed(0)
+    return curvature, torch.randn(curvature.size, generator=generator, dtype=torch.float64)
+
+
+def test_exact_solves():
+    curvature, vector = problem()
+    torch.testing.assert_close(curvature.product(Exact().solve(curvature, vector)), vector)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        Exact(damping=0.01),
+        ConjugateGradients(damping=0.01, tolerance=1e-10, max_iterations=100, progress=False),
+    ],
+)
+def test_damped_solution_is_that_of_least_squares(solver):
+    curvature, vector = problem()
+    truth = lsqr(curvature.matrix().numpy(), vector.numpy(), damp=0.1, atol=1e-14, btol=1e-14, iter_lim=500)[
+        0
+    ]
+    np.testing.assert_allclose(solver.solve(curvature, vector).numpy(), truth, rtol=1e-5, atol=1e-7)
+
+
+def test_flat_directions_stay_at_0():
+    base, _ = stages(None, weight_decay=0.0)
+    curvature = Curvature(base, ["head.bias"])  # a softmax does not see what is added to all logits
+    solved = Exact().solve(curvature, torch.tensor([1.0, -1.0], dtype=torch.float64))
+    torch.testing.assert_close(curvature.product(solved), torch.tensor([1.0, -1.0], dtype=torch.float64))
+    torch.testing.assert_close(solved.sum(), solved.new_zeros(()))
+
+
+def test_nothing_asked_is_nothing_found():
+    curvature, vector = problem()
+    found = ConjugateGradients(progress=False).solve(curvature, torch.zeros_like(vector))
+    assert torch.equal(found, torch.zeros_like(vector))
+
+
+def test_unfinished_solution_warns():
+    curvature, vector = problem()
+    with pytest.warns(UserWarning, match=r"stopped after 2 iterations at .* of the first gradient"):
+        ConjugateGradients(max_iterations=2, progress=False).solve(curvature, vector)
+
+
+def test_exact_refuses_large_models():
+    curvature, vector = problem()
+    with pytest.raises(ValueError, match=r"`Exact` takes at most 13 parameters .* got 14\. Use `Conj"):
+        Exact(max_parameters=13).solve(curvature, vector)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Exact(damping=-1.0), "`damping` must be a finite number from 0, got -1.0"),
+        (
+            lambda: ConjugateGradients(damping=float("nan")),
+            "`damping` must be a finite number from 0, got nan",
+        ),
+        (lambda: ConjugateGradients(tolerance=0.0), "`tolerance` must lie between 0 and 1, got 0.0"),
+        (lambda: ConjugateGradients(max_iterations=0), "`max_iterations` must be at least 1, got 0"),
+    ],
+)
+def test_bad_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,26 @@
+from lightning_mixcd.report.columns import columns, markdown, values
+from lightning_mixcd.report.tables import compare
+from tests.report.runs import record
+
+
+def test_columns_that_say_nothing_are_left_out():
+    texts = columns(compare([record(), record("mixcd", prior=0.85)]))
+    assert texts["method"] == ["uniform", "mixcd"]
+    assert texts["prior"] == ["80.0", "85.0"]
+    assert texts["prior gain"] == ["+0.0 [+0.0, +0.0]", "+5.0 [+5.0, +5.0]"]
+    assert not {"weight", "alpha", "time", "gap closed"} & {*texts}
+    texts = columns(compare([record(), record(rehearsal_weight=3.0, exhausted=True)]))
+    assert texts["weight"] == ["1", "3"]
+    assert texts["steps"] == ["30", "30*"]
+
+
+def test_markdown_has_a_cell_for_each_text():
+    lines = markdown({"method": ["a", "b"], "prior": ["1", "2"]}).splitlines()
+    assert lines == ["| method | prior |", "| --- | ---: |", "| a | 1 |", "| b | 2 |"]
+
+
+def test_values_have_the_ends_of_intervals():
+    found = values(compare([record(), record("mixcd", prior=0.85)])[1])
+    assert found["name"] == "mixcd"
+    assert found["prior_gain_mean"] == found["prior_gain_low"] == found["prior"] - 0.8
+    assert found["gap_closed_mean"] is None

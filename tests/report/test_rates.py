@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from lightning_mixcd.report.rates import calibration, damage_map, rates_of
+from lightning_mixcd.report.sweep import read_sweep
+from tests.report.runs import STEPS, record, write_run, write_sweep
+
+
+def test_rates_are_read_by_step_and_bin():
+    log = {
+        "rehearsal/rate/01": {9: 0.5, 19: 0.7},
+        "rehearsal/rate/00": {9: 0.2, 19: 0.1},
+        "rehearsal/true_rate/00": {9: 0.3},
+        "val": {9: 1.0},
+    }
+    steps, rates = rates_of(log)
+    assert steps.tolist() == [9, 19]
+    assert rates.tolist() == [[0.2, 0.5], [0.1, 0.7]]
+
+
+def test_run_without_rates_gives_none(tmp_path):
+    steps, rates = rates_of({"val": {9: 0.1}})
+    assert (steps.size, rates.size) == (0, 0)
+    record().write(tmp_path)
+    assert damage_map(read_sweep(tmp_path)) is calibration(read_sweep(tmp_path)) is None
+
+
+def test_map_shows_the_mean_over_seeds(tmp_path):
+    for seed, rates in enumerate([(0.2, 0.5), (0.4, 0.7)]):
+        write_run(tmp_path / str(seed), record("mixcd", seed), rates=rates)
+    picture = damage_map(read_sweep(tmp_path))
+    assert [(row["bin"], row["step"]) for row in picture.rows] == [(k, s) for k in (0, 1) for s in STEPS]
+    assert [row["rate"] for row in picture.rows] == pytest.approx([0.3] * 3 + [0.6] * 3)
+    shown = [np.asarray(mesh.get_array()).ravel() for mesh in picture.figure.axes[0].collections]
+    assert np.array(shown) == pytest.approx(np.array([[30] * 3, [60] * 3]))
+    for mesh in picture.figure.axes[0].collections:
+        assert mesh.get_clim() == pytest.approx((0, 60))
+
+
+def test_calibration_is_the_truth_where_the_estimate_is_alike(tmp_path):
+    estimates, truths = [(0.11, 0.19, 0.55), (0.12, 0.31, 0.52)], [(0.1, 0.3, 0.5), (0.2, 0.4, 0.7)]
+    for seed, (rates, true) in enumerate(zip(estimates, truths, strict=True)):
+        write_run(tmp_path / str(seed), record("mixcd", seed), rates=rates, true=true)
+    rows = calibration(read_sweep(tmp_path)).rows
+    # Between 0.1 and 0.2: bins 0 and 1 of the first seed, bin 0 of the second.
+    assert [row["seeds"] for row in rows] == [2, 1, 2]
+    assert [row["estimated"] for row in rows] == pytest.approx([(0.15 + 0.12) / 2, 0.31, 0.535])
+    assert [row["true"] for row in rows] == pytest.approx([0.2, 0.4, 0.6])
+
+
+def test_only_steps_with_both_rates_count(tmp_path):
+    write_sweep(tmp_path, ["mixcd"], seeds=1)
+    path = tmp_path / "run0-0" / "logs" / "metrics.csv"
+    lines = path.read_text().splitlines()
+    lines[-2] = "29,0.1,0.9,0.9,0.9,,,,,"
+    path.write_text("\n".join(lines))
+    assert max(row["estimated"] for row in calibration(read_sweep(tmp_path)).rows) == pytest.approx(0.42)

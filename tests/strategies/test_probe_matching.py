@@ -1,0 +1,120 @@
+"""Choices are those of gradient matching, made without the model."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_mixcd.strategies import HeadProbe, ProbeMatching
+from lightning_mixcd.strategies._calibration import N_BINS
+from tests.oracles.chance import fits
+from tests.strategies.probing import N, World, noise_probe
+
+
+def world(**settings):
+    return World(kind=ProbeMatching, **settings)
+
+
+def trusted(world):
+    """Let all that was predicted wrong have been damaged, and nothing else."""
+    learnt, place = world.probe._calibration, torch.arange(N_BINS).repeat(10**5)
+    learnt.update(learnt.tally(place, place < 4, torch.zeros(len(place))), steps=1)
+
+
+def gradients(world, index):
+    """Of the head's weights, one backward per sample."""
+    found = []
+    for i in index.tolist():
+        loss = nn.functional.cross_entropy(world.head(world.features[i : i + 1]), world.label[i : i + 1])
+        parts = torch.autograd.grad(loss, [world.head.weight, world.head.bias])
+        found.append(torch.cat([part.flatten() for part in parts]))
+    return torch.stack(found)
+
+
+def test_one_row_is_the_candidate_nearest_in_direction_to_their_mean_gradient():
+    ours, twin = (world(uniform_share=0.0, candidates_per_row=8) for _ in range(2))
+    for each in (ours, twin):
+        each.finetune(drift=False)
+    trusted(ours)
+    for seed in range(20):
+        candidates = torch.from_numpy(twin.probe.candidates(1, 1)[0])
+        by_hand = gradients(ours, candidates)
+        products = by_hand @ by_hand.mean(dim=0)
+        chosen = ours.draw(n=1, seed=seed)
+        assert products[(candidates == chosen).nonzero()[0]] == pytest.approx(float(products.max()), rel=1e-3)
+
+
+def test_rows_stand_for_the_candidates_better_than_as_many_uniform_ones():
+    ours, twin = (world(uniform_share=0.0, candidates_per_row=5) for _ in range(2))
+    errors = []
+    for each in (ours, twin):
+        each.finetune(drift=False)
+    trusted(ours)
+    for seed in range(30):
+        candidates = torch.from_numpy(twin.probe.candidates(1, 8)[0])
+        target = gradients(ours, candidates).mean(dim=0)
+        left = []
+        for rows in (ours.draw(n=8, seed=seed), candidates[:8]):
+            basis = gradients(ours, rows).T
+            left.append((basis @ torch.linalg.lstsq(basis, target).solution - target).norm() / target.norm())
+        errors.append(left)
+    matched, uniform = torch.tensor(errors).mean(dim=0)
+    assert matched < 0.5 * uniform
+
+
+def test_draws_aim_at_damage_once_drift_is_known():
+    ours = world(uniform_share=0.0)
+    ours.finetune()
+    hits = [float(ours.damaged[ours.lesson(seed=step)].float().mean()) for step in range(100)]
+    assert np.mean(hits[-50:]) > 1.5 * float(ours.damaged.sum() / ours.correct.sum())
+
+
+def test_useless_predictions_leave_draws_nearly_uniform():
+    ours = noise_probe(kind=ProbeMatching, halflife_steps=1e4)
+    ours.finetune()
+    drawn = torch.cat([ours.lesson(seed=step) for step in range(400)])
+    rate = float(ours.damaged.sum() / ours.correct.sum())
+    assert float(ours.damaged[drawn].float().mean()) == pytest.approx(rate, abs=0.06)
+    counts = np.bincount(drawn, minlength=N)[ours.correct]
+    assert counts.max() < 3 * counts.mean()
+    assert counts.min() > 0.3 * counts.mean()
+    assert ours.probe.metrics()["trust"] < 0.3
+
+
+def test_trust_compares_what_was_predicted_wrong_and_right():
+    ours = world(halflife_steps=float("inf"))
+    assert ours.probe.metrics()["trust"] == 0
+    ours.finetune()
+    tables = np.array([[1.0, 2.0], [1.0, 2.0]])  # damaged and seen, of predicted wrong and right
+    for step in range(40):
+        margins = ours.margins()
+        for i in ours.lesson(seed=step).tolist():
+            tables[int(margins[i] > 0)] += float(ours.damaged[i]), 1
+    wrong, right = tables[:, 0] / tables[:, 1]
+    assert float(ours.probe.metrics()["trust"]) == pytest.approx(1 - right / wrong, abs=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"uniform_share": 1.0}, {"candidates_per_row": 1}])
+def test_uniform_where_asked_for(settings):
+    ours = world(**settings)
+    ours.finetune()
+    for step in range(20):
+        ours.lesson(seed=step)
+    drawn = torch.cat([ours.draw(seed=step) for step in range(400)])
+    assert fits(np.bincount(drawn, minlength=N)[ours.correct], np.ones(int(ours.correct.sum())))
+
+
+def test_rate_of_damage_is_counted_on_uniform_draws_only():
+    ours = world(uniform_share=0.5, halflife_steps=1e6)
+    ours.finetune()
+    drawn = torch.cat([ours.lesson(seed=step) for step in range(150)])
+    rate = float(ours.damaged.sum() / ours.correct.sum())
+    assert float(ours.probe.metrics()["damage_rate"]) == pytest.approx(rate, abs=0.06)
+    assert float(ours.damaged[drawn].float().mean()) > rate + 0.05
+    assert ours.correct[drawn].all()
+
+
+def test_head_must_be_one_linear_layer():
+    with pytest.raises(ValueError, match=r"must be one `nn[.]Linear` for ProbeMatching, got Seq"):
+        ProbeMatching().attach(nn.Sequential(nn.Linear(2, 2)))
+    HeadProbe().attach(nn.Sequential(nn.Linear(2, 2)))

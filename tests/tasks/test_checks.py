@@ -1,0 +1,106 @@
+"""What does not fit together is refused before the first step, however it is wired."""
+
+import numpy as np
+import pytest
+from lightning.pytorch import Trainer
+from transformers import DataCollatorWithPadding
+
+from lightning_mixcd import Ledger, Pool, RehearsalCallback, RehearsalDataModule, Uniform
+from lightning_mixcd.tasks import SentenceClassifier, load_network
+from lightning_mixcd.tasks.tokenized import TokenizedDataModule
+from lightning_mixcd.tasks.tokenizers import trained_tokenizer
+from tests.tasks.test_transformer import tokenized
+from tests.tasks.tiny import BERT, WORDS, collator, module
+from tests.toys import QUIET
+
+
+class Steps(SentenceClassifier):
+    """Counts the steps that it is trained by."""
+
+    steps = 0
+
+    def training_step(self, batch, batch_idx):
+        self.steps += self.training
+        return super().training_step(batch, batch_idx)
+
+
+def classifier(**settings):
+    return Steps(load_network("SequenceClassification", {**BERT, **settings}, num_labels=3))
+
+
+SAMPLES = tokenized("sentences", 6, seed=1)
+OTHER = DataCollatorWithPadding(trained_tokenizer(WORDS, 300))
+
+
+def fit(
+    model, *, sanity=0, samples=SAMPLES, pool=SAMPLES, val=SAMPLES, pool_collator=None, by_callback=False
+):
+    collate = collator("sentences")
+    finetune = TokenizedDataModule(samples, val, collate, batch_size=3)
+    pool = Pool(pool, collate_fn=pool_collator or collate, pad_values={"input_ids": 0})
+    ledger = Ledger.from_arrays(correct=np.ones(len(pool), dtype=bool), loss=np.zeros(len(pool)))
+    given = {"mix_ratio": 0.5, "ledger": ledger}
+    if by_callback:
+        data, rehearsal = finetune, RehearsalCallback(Uniform(), pool=pool, **given)
+    else:
+        data, rehearsal = RehearsalDataModule(finetune, pool, **given), RehearsalCallback(Uniform())
+    Trainer(callbacks=[rehearsal], **{**QUIET, "max_epochs": 1, "num_sanity_val_steps": sanity}).fit(
+        model, datamodule=data
+    )
+
+
+def refused(model, match, **given):
+    for sanity in (0, 2):
+        with pytest.raises(ValueError, match=match):
+            fit(model, sanity=sanity, **given)
+    assert model.steps == 0
+
+
+def test_what_fits_is_trained():
+    model = classifier()
+    fit(model)
+    assert model.steps > 0
+
+
+@pytest.mark.parametrize("by_callback", [False, True])
+def test_pool_of_another_tokenizer_is_refused(by_callback):
+    match = r"The pool must be read by .* a .* of 18 tokens, got another: .* of 289\. Tokenize"
+    refused(classifier(vocab_size=300), match, pool_collator=OTHER, by_callback=by_callback)
+
+
+def test_tokenizer_with_more_tokens_than_the_model_is_refused():
+    match = r"tokenizer of the .* data must have at most the 17 tokens of the model, got 18"
+    refused(classifier(vocab_size=17), match)
+
+
+@pytest.mark.parametrize("where", ["samples", "pool", "val"])
+def test_text_that_is_longer_than_the_model_reads_is_refused(where):
+    long = [*SAMPLES, {**SAMPLES[0], "input_ids": [4] * 21}]
+    refused(classifier(max_position_embeddings=20), r"at most 20 tokens.*got 21 in row 6", **{where: long})
+
+
+@pytest.mark.parametrize("where", ["samples", "pool", "val"])
+def test_label_that_is_no_class_of_the_model_is_refused(where):
+    rows = [*SAMPLES, {**SAMPLES[0], "labels": 3}]
+    refused(classifier(), r"must be below the 3 classes of the model, got 3\.", **{where: rows})
+
+
+def test_pool_may_have_inputs_of_its_own_where_it_has_a_step_of_its_own():
+    class Apart(Steps):
+        def rehearsal_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx)
+
+    model = Apart(classifier(vocab_size=300).network)
+    fit(model, pool_collator=OTHER)
+    assert model.steps > 0
+
+
+@pytest.mark.parametrize("kind", ["spans", "seq2seq", "causal"])
+def test_every_kind_is_asked(kind, monkeypatch):
+    model, asked = module(kind), []
+    monkeypatch.setattr("lightning_mixcd.tasks.transformer.check_inputs", lambda *given: asked.append(given))
+    samples = tokenized(kind, 4, seed=0)
+    data = TokenizedDataModule(samples, samples, collator(kind), batch_size=2)
+    trainer = Trainer(**{**QUIET, "max_epochs": 1})
+    trainer.fit(model, datamodule=data)
+    assert {*asked} == {(trainer, model)}

@@ -1,0 +1,86 @@
+"""Columns that strategies and penalties need, in a ledger that is given or recorded at the start of `fit`."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_mixcd import (
+    GDumbMemory,
+    Grasp,
+    GSSMemory,
+    HerdingMemory,
+    Ledger,
+    MixCD,
+    Readout,
+    RehearsalCallback,
+    Uniform,
+    record_ledger,
+)
+from lightning_mixcd.partitions import ByColumn
+from lightning_mixcd.penalties import DER
+from tests.toys import Toy, finetune, ledger, pool, rehearsed, trainer
+
+
+def fit(strategy, where, **settings):
+    callback = RehearsalCallback(strategy, pool=pool(), ledger=where, mix_ratio=0.5, **settings)
+    module = Toy()
+    trainer(callback).fit(module, DataLoader(finetune(), 8))
+    return module, callback
+
+
+def without_labels(outputs, batch):
+    return outputs["logits"][:, 0] > 0, outputs["logits"][:, 0].square()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: GDumbMemory(10), lambda: HerdingMemory(10), lambda: GSSMemory(10), Grasp]
+)
+def test_what_is_recorded_at_the_start_of_fit_serves_as_a_ledger_made_beforehand(make, tmp_path):
+    here, first = fit(make(), tmp_path / "here")
+    record_ledger(Toy(), pool(), tmp_path / "before", keep=["features", "logits"])
+    before, second = fit(make(), tmp_path / "before")
+    assert rehearsed(here) == rehearsed(before)
+    assert first.compute_units == second.compute_units
+
+
+def test_what_a_penalty_needs_is_recorded_too(tmp_path):
+    fit(Uniform(), tmp_path / "here", penalties=[DER()])
+    assert Ledger.open(tmp_path / "here").columns == ("correct", "loss", "label", "logits")
+
+
+def test_recording_that_finds_no_labels_is_told_so_before_the_first_step(tmp_path):
+    wanted = (
+        r"must have the column `label`, because GDumbMemory needs it; has \['correct', 'loss'\]. "
+        r'Record it into another folder: record_ledger\(..., columns=\{"label": ...\}\)'
+    )
+    for _ in range(2):  # in the recording's own run, and in one that finds it finished
+        module, readout = Toy(), Readout(correctness=without_labels)
+        callback = RehearsalCallback(GDumbMemory(10), pool=pool(), ledger=tmp_path / "here", readout=readout)
+        with pytest.raises(ValueError, match=wanted):
+            trainer(callback).fit(module, DataLoader(finetune(), 8))
+        assert not module.seen
+    _, y = pool().tensors
+    fit(GDumbMemory(10), Ledger.open(tmp_path / "here").with_columns(label=y))
+
+
+@pytest.mark.parametrize("name", ["features", "logits"])
+def test_given_ledger_without_what_was_not_kept_is_refused(name):
+    given = ledger().with_columns(**{name: torch.zeros(60, 3) for name in {"features", "logits"} - {name}})
+    with pytest.raises(ValueError, match=rf"column `{name}`, because GSSMemory .*keep=\[\"{name}\"\]"):
+        fit(GSSMemory(10), given)
+
+
+def test_column_that_no_recording_finds_is_asked_for_before_anything_is_recorded(tmp_path):
+    class ByGenre(Uniform):
+        needs_columns = ("genre",)
+
+    with pytest.raises(
+        ValueError, match=r"`genre`, because ByGenre needs it; none is recorded yet.*columns="
+    ):
+        fit(ByGenre(), tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+
+
+def test_partition_by_a_column_that_is_not_there_is_refused_before_the_first_step():
+    with pytest.raises(ValueError, match=r"with_columns\(genre=\.\.\.\)"):
+        fit(MixCD(partition=ByColumn("genre")), ledger())
