@@ -34,7 +34,7 @@ while read -r data model units options; do
   # The curve of uniform rehearsal.
   run "$data" "$model" "${options[@]}" method=uniform rehearsal_weight=0.5,3,8
   # As if the ledger were there already.
-  named "$data" "$model" _free "${options[@]}" method=mixcd,head_probe "max_compute_units=$units"
+  named "$data" "$model" _free "${options[@]}" method=mixcd,head_probe,probe_matching "max_compute_units=$units"
 done << PAIRINGS
 intents intents 144966 partition=column partition.column=domain
 topics topics 75499 partition=column partition.column=source
@@ -47,7 +47,7 @@ PAIRINGS
 # Other mix ratios, and distillation on what is rehearsed.
 while read -r data model bins; do
   read -ra bins <<< "$bins"
-  run "$data" "$model" "${bins[@]}" method=uniform,mixcd,head_probe,gradient_matching,oracle_75 mix_ratio=0.015625,0.25
+  run "$data" "$model" "${bins[@]}" method=uniform,mixcd,head_probe,probe_matching,gradient_matching,oracle_75 mix_ratio=0.015625,0.25
   named "$data" "$model" +kd method=uniform,head_probe,gradient_matching penalty=kd
 done << PAIRINGS
 intents intents partition=column partition.column=domain

@@ -25,15 +25,23 @@ PAIRINGS = ("digits", "intents", "topics", "sentiment", "fashion", "rotated", "u
 # In the order of the tables; the ledger of `_free` was not charged.
 METHODS = (
     *("none", "uniform", "uniform_correct", "mixcd_shuffled", "mixcd", "mixcd_free", "head_probe"),
-    *("head_probe_free", "screen_highest_loss", "gradient_matching", "oracle_75", "oracle", "oracle_pure"),
+    *("head_probe_free", "probe_matching", "probe_matching_free", "screen_highest_loss", "gradient_matching"),
+    *("oracle_75", "oracle", "oracle_pure"),
     *("uniform+kd", "mixcd+kd", "head_probe+kd", "gradient_matching+kd"),
 )
-SUMMARY = ("mixcd", "mixcd_free", "head_probe", "head_probe_free", "screen_highest_loss", "gradient_matching")
+SUMMARY = (
+    *("mixcd", "mixcd_free", "head_probe", "head_probe_free", "probe_matching", "probe_matching_free"),
+    *("screen_highest_loss", "gradient_matching"),
+)
 DIFFERENCES = (
     ("mixcd", "uniform_correct"),
     ("mixcd", "mixcd_shuffled"),
     ("head_probe", "uniform_correct"),
     ("head_probe", "mixcd"),
+    ("probe_matching", "mixcd"),
+    ("probe_matching", "head_probe"),
+    ("probe_matching_free", "mixcd_free"),
+    ("probe_matching_free", "head_probe_free"),
     ("gradient_matching", "screen_highest_loss"),
     ("gradient_matching", "head_probe_free"),
     ("head_probe+kd", "uniform+kd"),

@@ -44,7 +44,7 @@ def test_every_strategy_penalty_and_weight_space_method_is_one():
 @pytest.mark.slow
 def test_method_is_what_the_report_calls_it_and_compare_all_has_what_it_needs(composed):
     left_out = composed("experiment=compare_all").hydra.sweeper.params.method
-    assert left_out == "glob(*, exclude=[function,source_balanced,auto])"
+    assert left_out == "glob(*, exclude=[function,source_balanced,most_supportive,auto])"
     for name in methods():
         config = composed("experiment=compare_all", f"method={name}")
         assert method_name(config) == name
