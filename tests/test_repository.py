@@ -65,6 +65,8 @@ def body_sizes() -> list[int]:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_public_names_are_documented(name: str):
+    if name == "lightning_mixcd.influence._ekfac":
+        pytest.importorskip("kronfluence")
     module = importlib.import_module(name)
     assert module.__doc__, f"{name} has no docstring"
     public = [getattr(module, item) for item in getattr(module, "__all__", [])]

@@ -33,15 +33,7 @@ class KroneckerFactored(Solver):
         ValueError: If `damping` is not positive.
 
     Example:
-        >>> from lightning_mixcd.influence import Stage
-        >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-        >>> data = torch.utils.data.TensorDataset(x, torch.tensor([1.0, -1.0, 1.0, 1.0])[:, None])
-        >>> squares = lambda module, batch: (module(batch[0]) - batch[1])[:, 0] ** 2
-        >>> model = torch.nn.Linear(2, 1, bias=False)
-        >>> _ = model.weight.data.fill_(0.0)
-        >>> curvature = Curvature(Stage(torch.nn.Sequential(model), data, squares), ["0.weight"])
-        >>> KroneckerFactored(progress=False).solve(curvature, torch.tensor([2.0, 0.0])).round(decimals=3)
-        tensor([1., 0.])
+        >>> solver = KroneckerFactored(damping=1e-3)  # influence(..., solver=solver)
     """
 
     damping: float = 1e-8
