@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from kronfluence import Analyzer, FactorArguments, ScoreArguments, Task, prepare_model  # type: ignore[import-untyped]
-from kronfluence.factor.config import FactorConfig  # type: ignore[import-untyped]
-from kronfluence.utils.dataset import DataLoaderKwargs  # type: ignore[import-untyped]
+from kronfluence import Analyzer, FactorArguments, ScoreArguments, Task, prepare_model
+from kronfluence.factor.config import FactorConfig
+from kronfluence.utils.dataset import DataLoaderKwargs
 from torch import Tensor, nn
 from typing_extensions import override
 
