@@ -1,16 +1,18 @@
 """The part of `mixcd-report` on chains: a table and heat maps of all chains in a folder."""
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
+from lightning_mixcd.app.tables import print_table
 from lightning_mixcd.report.chains import ChainRow, compare_chains, read_chains
+from lightning_mixcd.report.columns import markdown
 from lightning_mixcd.report.files import replacing
 from lightning_mixcd.report.intervals import Interval
 from lightning_mixcd.report.matrix import plot_matrices
+from lightning_mixcd.report.picture import Value
+from lightning_mixcd.report.saving import save_rows
 
 __all__ = ["report_chains"]
 
@@ -41,30 +43,20 @@ def report_chains(folder: Path, *, reference: str, console: Console) -> bool:
         return False
     rows, tasks = compare_chains(records, reference), records[0].tasks
     columns = _columns(rows)
-    table = Table(title=f"{' > '.join(tasks)}: scores and differences to {reference} in %, with 95 % CI")
-    for head in columns:
-        table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
-    lines = [*zip(*columns.values(), strict=True)]
-    for line in lines:
-        table.add_row(*line)
-    console.print(table)
-    for path in _write(folder, rows, tasks, [[*columns], *lines]):
+    title = f"{' > '.join(tasks)}: scores and differences to {reference} in %, with 95 % CI"
+    print_table(console, title, columns)
+    for path in _write(folder, rows, tasks, columns):
         console.print(f"wrote {path}", soft_wrap=True)
     return True
 
 
 def _write(
-    folder: Path, rows: Sequence[ChainRow], tasks: Sequence[str], lines: Sequence[Sequence[str]]
+    folder: Path, rows: Sequence[ChainRow], tasks: Sequence[str], columns: Mapping[str, Sequence[str]]
 ) -> list[Path]:
     written = [folder / "chains.csv", folder / "chains.md", folder / "chains.png"]
-    with replacing(written[0]) as aside, aside.open("w", newline="") as file:
-        flat = [_flat(row) for row in rows]
-        writer = csv.DictWriter(file, flat[0])
-        writer.writeheader()
-        writer.writerows(flat)
+    save_rows([_flat(row) for row in rows], written[0])
     with replacing(written[1]) as aside:
-        ruled = [lines[0], ["---", *["---:"] * (len(lines[0]) - 1)], *lines[1:]]
-        aside.write_text("".join(f"| {' | '.join(line)} |\n" for line in ruled), encoding="utf-8")
+        aside.write_text(markdown(columns), encoding="utf-8")
     matrices = {_title(row, rows): [row.initial, *row.accuracies] for row in rows}
     with replacing(written[2]) as aside:
         plot_matrices(matrices, tasks).savefig(aside, dpi=150)
@@ -89,8 +81,8 @@ def _title(row: ChainRow, rows: Sequence[ChainRow]) -> str:
     return f"{title} ({row.n} seeds)"
 
 
-def _flat(row: ChainRow) -> dict[str, object]:
-    values: dict[str, object] = {"name": row.name, **row.setting._asdict(), "seeds": row.n}
+def _flat(row: ChainRow) -> dict[str, Value]:
+    values: dict[str, Value] = {"name": row.name, **row.setting._asdict(), "seeds": row.n}
     for kind, intervals in (("", row.scores), ("_gain", row.gains)):
         for name in HEADS:
             interval: Interval | None = intervals.get(name)

@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from lightning_mixcd.app.chain_report import report_chains
+from lightning_mixcd.app.tables import print_table
 from lightning_mixcd.report.columns import columns, markdown, values
 from lightning_mixcd.report.configs import Configs, read_configs
 from lightning_mixcd.report.figures import NAMES, figures
@@ -36,25 +35,16 @@ def main() -> None:
         configs = read_configs(sweep)
     except ValueError as error:
         parser.error(str(error))
-    console.print(_table(sweep))
-    for note in (*sweep.notes, *configs.notes):
-        console.print(note, style="yellow", soft_wrap=True, markup=False)
-    for path in _write(arguments.folder, sweep, configs):
-        console.print(f"wrote {path}", soft_wrap=True, markup=False)
-
-
-def _table(sweep: Sweep) -> Table:
     title = (
         f"{sweep.data}: accuracies, gains over {sweep.reference} and shares in %, with 95 % CI; time as a "
         "multiple"
     )
-    table = Table(title=title, caption="* ended because its compute units were spent")
-    texts = columns(sweep.rows)
-    for head in texts:
-        table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
-    for line in zip(*texts.values(), strict=True):
-        table.add_row(*map(escape, line))
-    return table
+    ended = "* ended because its compute units were spent"
+    print_table(console, title, columns(sweep.rows), caption=ended)
+    for note in (*sweep.notes, *configs.notes):
+        console.print(note, style="yellow", soft_wrap=True, markup=False)
+    for path in _write(arguments.folder, sweep, configs):
+        console.print(f"wrote {path}", soft_wrap=True, markup=False)
 
 
 def _write(folder: Path, sweep: Sweep, configs: Configs) -> list[Path]:
