@@ -88,6 +88,14 @@ class Shuffles:
         """Return the bin of each of these pool samples."""
         return self.bins[index].astype(np.int64)
 
+    def state(self) -> Tensor:
+        """Return how far each bin has been read, as a copy, `(K,)`."""
+        return torch.from_numpy(self.position.copy())
+
+    def load_state(self, state: Tensor) -> None:
+        """Go on from what `state` returned."""
+        self.position = state.numpy().copy()
+
     def _read(self, bin_: int, position: int, n: int) -> list[int]:
         """Return up to `n` samples from a position of the endless order, within one block of one pass."""
         pass_, place = divmod(position, int(self.sizes[bin_]))

@@ -40,11 +40,11 @@ class Candidates:
     @property
     def position(self) -> Tensor:
         """How far the order was read: a copy to be saved, or a value to go on from."""
-        return torch.from_numpy(self._shuffles.position.copy())
+        return self._shuffles.state()
 
     @position.setter
     def position(self, position: Tensor) -> None:
-        self._shuffles.position = position.numpy().copy()
+        self._shuffles.load_state(position)
 
 
 class HardestFirst(RecordStrategy):

@@ -76,11 +76,11 @@ class Oracle(Strategy):
 
     @override
     def draw_state(self) -> Tensor:
-        return torch.from_numpy(self._shuffles.position.copy())
+        return self._shuffles.state()
 
     @override
     def load_draw_state(self, state: Tensor) -> None:
-        self._shuffles.position = state.numpy().copy()
+        self._shuffles.load_state(state)
 
     @override
     def state_dict(self) -> dict[str, Tensor]:
