@@ -4,6 +4,8 @@ All variants train the same network on the same number of rows per step, 64 for 
 
 * `loop`: a bare PyTorch loop, one loader of joint batches;
 * `plain`: the Lightning Trainer, one loader of joint batches;
+* `bare`: the least that any mixing of two sources does: the Trainer, a second loader of pool rows drawn with
+  equal probabilities, `torch.cat`, and a count of the rows that were got right; written for this one model;
 * `uniform`, `mix-cd`: the Trainer with `RehearsalCallback`, rows fetched in the training process;
 * `MIR`: the same, with rows chosen by looking at the model: 16 of 64 candidates, by how much a virtual step
   on the finetune rows would raise their loss.
@@ -36,7 +38,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from lightning_mixcd import MIR, Ledger, MixCD, Pool, RehearsalCallback, Uniform
 from lightning_mixcd.strategies import Strategy
@@ -57,7 +59,7 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "mix-cd": MixCD,
     "MIR": lambda: MIR(candidates_per_row=CANDIDATES // REHEARSED),
 }
-VARIANTS = ("loop", "plain", *STRATEGIES)
+VARIANTS = ("loop", "plain", "bare", *STRATEGIES)
 Batch = dict[str, Tensor]
 
 
@@ -152,6 +154,24 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
+class Bare(Module):
+    """The same, with pool rows and a count of those it got right."""
+
+    def __init__(self, network: nn.Module, pool: DataLoader[Batch]) -> None:
+        super().__init__(network)
+        self.pool, self.right = iter(pool), torch.zeros((), dtype=torch.int64)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Append pool rows."""
+        rows = next(self.pool)
+        return {key: torch.cat([values, rows[key]]) for key, values in batch.items()}
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Count."""
+        guess = outputs["logits"].detach()[-REHEARSED:].argmax(1)
+        self.right += (guess == batch["labels"][-REHEARSED:]).sum()
+
+
 class Clock(Callback):
     """Time of the steps after the warm-up, by default of the CPU; and where to count instructions."""
 
@@ -202,7 +222,7 @@ def run(variant: str, model: str, steps: int, counter: ctypes.CDLL | None = None
     """Train for some steps; return seconds of CPU time per step."""
     kind, shape, make = MODELS[model]
     seed_everything(0, verbose=False)
-    rows = FINETUNE if variant in STRATEGIES else FINETUNE + REHEARSED
+    rows = FINETUNE + REHEARSED if variant in ("loop", "plain") else FINETUNE
     loader = DataLoader(kind(rows * steps, shape), batch_size=rows, collate_fn=kind.collate)
     pool = Pool(kind(N_POOL, shape), collate_fn=kind.collate, pad_values={"input_ids": 0})
     clock = Clock(counter)
@@ -210,12 +230,16 @@ def run(variant: str, model: str, steps: int, counter: ctypes.CDLL | None = None
         loop(Module(make()), loader, clock)
         return clock.seconds
     callbacks: list[Callback] = [clock]
+    module = Module(make())
+    if variant == "bare":
+        drawn = RandomSampler(pool.dataset, replacement=True, num_samples=REHEARSED * steps)
+        module = Bare(module.network, DataLoader(pool.dataset, REHEARSED, sampler=drawn))
     if variant in STRATEGIES:
         ledger = Ledger.from_arrays(correct=torch.rand(N_POOL) < 0.9, loss=torch.rand(N_POOL))
         strategy, ratio = STRATEGIES[variant](), REHEARSED / FINETUNE
         callbacks.append(RehearsalCallback(strategy, pool=pool, ledger=ledger, mix_ratio=ratio))
     trainer = Trainer(callbacks=callbacks, **QUIET)
-    trainer.fit(Module(make()), loader)
+    trainer.fit(module, loader)
     return clock.seconds
 
 
@@ -266,8 +290,8 @@ def instructions(variants: tuple[str, ...], models: list[str], steps: int) -> It
                 parts = [part.read_text() for part in folder.glob(f"{out.name}*")]
                 totals = re.findall(r"^(?:summary|totals): (\d+)", "\n".join(parts), flags=re.MULTILINE)
                 counts[variant] = max(map(int, totals)) / (steps - WARM_UP) / 1e6
-            ratio = f"{counts['uniform'] / counts['plain']:.4f} | {counts['mix-cd'] / counts['plain']:.4f}"
-            yield f"| {model} | {' | '.join(f'{counts[v]:.2f}' for v in variants)} | {ratio} |"
+            ratios = " | ".join(f"{counts[v] / counts['plain']:.4f}" for v in variants[1:])
+            yield f"| {model} | {' | '.join(f'{counts[v]:.2f}' for v in variants)} | {ratios} |"
 
 
 def spread(values: list[float]) -> str:
@@ -292,10 +316,10 @@ def main() -> None:
         run(variant, model, arguments.steps, ctypes.CDLL(library))
         return
     if arguments.instructions:
-        variants = ("plain", "uniform", "mix-cd")
+        variants = ("plain", "bare", "uniform", "mix-cd")
         print("Millions of instructions per step\n")
-        print(f"| model | {' | '.join(variants)} | uniform / plain | mix-cd / plain |")
-        print(f"|---|{'---|' * len(variants)}---|---|")
+        print(f"| model | {' | '.join(variants)} | {' | '.join(f'{v} / plain' for v in variants[1:])} |")
+        print(f"|---|{'---|' * (2 * len(variants) - 1)}")
         for row in instructions(variants, arguments.models, arguments.steps):
             print(row, flush=True)
         return
@@ -304,8 +328,10 @@ def main() -> None:
     )
     pairs = [
         ("loop", "plain"),
+        ("bare", "plain"),
         ("uniform", "plain"),
         ("mix-cd", "plain"),
+        ("mix-cd", "bare"),
         ("mix-cd", "uniform"),
         ("MIR", "plain"),
     ]
