@@ -3,15 +3,18 @@
 Digits, upright and then turned, with a tanh network of 8 hidden units trained to the end in float64. Two
 questions: do scores predict how the loss on the new task changes when a sample is taken out and both stages
 are trained again; and do they find pretrain samples whose labels were flipped, by a clean validation set of
-the new task?
+the new task? A third one is asked of a network as `mixcd-train strategy=none` trains it, which is far from
+any optimum: what does the tenth of the pretrain samples do that supports, or opposes, most?
 
     python benchmarks/influence.py removed
     python benchmarks/influence.py flipped
+    python benchmarks/influence.py run
 """
 
 import argparse
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +23,7 @@ import torch
 from scipy.stats import bootstrap, spearmanr
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_mixcd.influence import (
     ConjugateGradients,
@@ -28,9 +31,11 @@ from lightning_mixcd.influence import (
     KroneckerFactored,
     Solver,
     Stage,
+    TwoStages,
     influence,
+    score_pool,
 )
-from lightning_mixcd.tasks.digits import Digits
+from lightning_mixcd.tasks import Digits, mlp
 
 N_PRIOR, N_NEW, N_QUERIES, FLIPPED, DECAY = 300, 200, 100, 0.1, 0.01
 Scores = npt.NDArray[np.float64]
@@ -195,6 +200,67 @@ def flipped(seeds: int, alpha: float | None) -> None:
         print(f"| {name} | {spread(found)} | {spread(changes[name])} |", flush=True)
 
 
+def run(seeds: int) -> None:
+    """Leave out the samples that support or oppose most; print what that does to the query loss."""
+    changes: dict[tuple[str, str], list[float]] = {}
+    for seed in range(seeds):
+        digits = Digits.load(seed=seed)
+        n = len(digits.prior_train)
+        base, finetuned = stopped(digits, range(n), seed)
+        (x, y), rng = digits.prior_test.tensors, np.random.default_rng(seed)
+        with torch.no_grad():
+            damaged = (base(x).argmax(1) == y) & (finetuned(x).argmax(1) != y)
+        queries = {
+            "prior, damaged": TensorDataset(x[damaged], y[damaged]),
+            "prior": digits.prior_test,
+            "new": digits.new_test,
+        }
+        pretraining = Stage(base, digits.prior_train)
+        finetuning = Stage(finetuned, digits.new_train)
+        stages = TwoStages(
+            pretraining, finetuning, alpha=0.01, solver=ConjugateGradients(1e-3, progress=False)
+        )
+        leave = {name: rng.choice(n, n // 10, replace=False) for name in queries}
+        chance = query_losses(digits, leave["prior"], queries, seed)
+        for name, asked in queries.items():
+            order = np.argsort(score_pool(pretraining, stages.direction(asked), progress=False))
+            for side, index in {"supporting": order[: n // 10], "opposing": order[-(n // 10) :]}.items():
+                after = query_losses(digits, index, {name: asked}, seed)
+                changes.setdefault((name, side), []).append(after[name] - chance[name])
+    for (name, side), found in changes.items():
+        error = np.std(found, ddof=1) / len(found) ** 0.5
+        print(f"| {name} | {side} | {np.mean(found):+.2f} ± {error:.2f} nats |", flush=True)
+
+
+def stopped(digits: Digits, index: Sequence[int], seed: int, order: int = 0) -> list[nn.Module]:
+    """Train both stages on some of the pretrain samples, as `mixcd-train strategy=none` does."""
+    torch.manual_seed(seed)
+    module, made = mlp(n_inputs=64, n_classes=10), []
+    for data, epochs in ((TensorDataset(*digits.prior_train[list(index)]), 12), (digits.new_train, 20)):
+        generator = torch.Generator().manual_seed(order)
+        loader = DataLoader(data, batch_size=32, shuffle=True, generator=generator)
+        optimizer = module.configure_optimizers()
+        for _ in range(epochs):
+            for batch in loader:
+                optimizer.zero_grad()
+                module.training_step(batch, 0)["loss"].backward()
+                optimizer.step()
+        made.append(copy.deepcopy(module))
+    return made
+
+
+def query_losses(
+    digits: Digits, left_out: Scores, queries: dict[str, TensorDataset], seed: int
+) -> dict[str, float]:
+    """Return the loss on queries after training without some samples, mean over four orders of batches."""
+    index = np.setdiff1d(np.arange(len(digits.prior_train)), left_out)
+    tuned = [stopped(digits, index, seed, order)[1] for order in range(4)]
+    return {
+        name: float(np.mean([Stage(module, data).mean_loss() for module in tuned]))
+        for name, data in queries.items()
+    }
+
+
 def test_part(seed: int) -> TensorDataset:
     """Return the new task's test samples that are no queries."""
     x, y = Digits.load(seed=seed).new_test[N_QUERIES:]
@@ -215,11 +281,14 @@ def spread(values: list[float]) -> str:
 def main() -> None:
     """Print tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("question", choices=["removed", "flipped"])
+    parser.add_argument("question", choices=["removed", "flipped", "run"])
     parser.add_argument("--samples", type=int, default=60, help="samples taken out")
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.question == "run":
+        run(arguments.seeds)
+        return
     for alpha in (None, 0.01):
         if arguments.question == "removed":
             removed(arguments.samples, alpha)

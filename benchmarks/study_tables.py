@@ -26,12 +26,12 @@ PAIRINGS = ("digits", "intents", "topics", "sentiment", "fashion", "rotated", "u
 METHODS = (
     *("none", "uniform", "uniform_correct", "mixcd_shuffled", "mixcd", "mixcd_free", "head_probe"),
     *("head_probe_free", "probe_matching", "probe_matching_free", "screen_highest_loss", "gradient_matching"),
-    *("oracle_75", "oracle", "oracle_pure"),
+    *("mir", "oracle_75", "oracle", "oracle_pure"),
     *("uniform+kd", "mixcd+kd", "head_probe+kd", "gradient_matching+kd"),
 )
 SUMMARY = (
     *("mixcd", "mixcd_free", "head_probe", "head_probe_free", "probe_matching", "probe_matching_free"),
-    *("screen_highest_loss", "gradient_matching"),
+    *("screen_highest_loss", "gradient_matching", "mir"),
 )
 DIFFERENCES = (
     ("mixcd", "uniform_correct"),
@@ -104,11 +104,11 @@ def gains(study: Study, gain: Callable[[Row, Sequence[Record]], Interval | None]
         base, found = rows["uniform"], [rows.get(method) for method in SUMMARY]
         cells = [row and gain(row, records) for row in found]
         columns.append(cells)
-        lines.append([name, f"{_percent(base.prior)}, {_percent(base.new)}", *map(_text, cells)])
-    means = [_mean(column) for column in zip(*columns, strict=True)]
+        lines.append([name, f"{_percent(base.prior)}, {_percent(base.new)}", *map(text, cells)])
+    means = [mean_gain(column) for column in zip(*columns, strict=True)]
     if any(means):
-        lines.append(["mean", "", *map(_text, means)])
-    return _table(["pairing", "uniform: prior, new", *SUMMARY], lines)
+        lines.append(["mean", "", *map(text, means)])
+    return markdown(["pairing", "uniform: prior, new", *SUMMARY], lines)
 
 
 def gap_closed(study: Study) -> str:
@@ -125,8 +125,8 @@ def gap_closed(study: Study) -> str:
         rows = _rows(records, RATIO)
         best = max((row for row in rows.values() if row.name.startswith("oracle")), key=lambda row: row.prior)
         cells = [_share(rows[method].gap_closed) if method in rows else "-" for method in SUMMARY]
-        lines.append([name, f"{best.name}: {_text(best.prior_gain)}", *cells])
-    return _table(["pairing", "best oracle's gain", *SUMMARY], lines)
+        lines.append([name, f"{best.name}: {text(best.prior_gain)}", *cells])
+    return markdown(["pairing", "best oracle's gain", *SUMMARY], lines)
 
 
 def differences(study: Study) -> str:
@@ -143,9 +143,9 @@ def differences(study: Study) -> str:
         rows = [_rows(records, RATIO, reference=other).get(better) for records in study.values()]
         found = [row and row.prior_gain for row in rows]
         if any(found):
-            learnt = _mean([row and row.new_gain for row in rows])
-            lines.append([f"{better} - {other}", *map(_text, found), _text(_mean(found)), _text(learnt)])
-    return _table(["difference in prior accuracy", *study, "mean", "mean, new accuracy"], lines)
+            learnt = mean_gain([row and row.new_gain for row in rows])
+            lines.append([f"{better} - {other}", *map(text, found), text(mean_gain(found)), text(learnt)])
+    return markdown(["difference in prior accuracy", *study, "mean", "mean, new accuracy"], lines)
 
 
 def methods(records: Sequence[Record], ratio: float) -> str:
@@ -165,14 +165,14 @@ def methods(records: Sequence[Record], ratio: float) -> str:
         "new": lambda row: _percent(row.new),
         "steps": lambda row: f"{row.steps:.0f}",
         "damaged": lambda row: "-" if row.damaged_share is None else _percent(row.damaged_share),
-        "prior gain": lambda row: _text(row.prior_gain),
-        "new gain": lambda row: _text(row.new_gain),
+        "prior gain": lambda row: text(row.prior_gain),
+        "new gain": lambda row: text(row.new_gain),
         "gap closed": lambda row: _share(row.gap_closed),
-        "above the curve": lambda row: _text(above_curve(row, records)),
+        "above the curve": lambda row: text(above_curve(row, records)),
     }
     rows = _rows(records, ratio)
     chosen = [rows[name] for name in METHODS if name in rows]
-    return _table([*columns], [[show(row) for show in columns.values()] for row in chosen])
+    return markdown([*columns], [[show(row) for show in columns.values()] for row in chosen])
 
 
 def weights(records: Sequence[Record]) -> str:
@@ -189,7 +189,7 @@ def weights(records: Sequence[Record]) -> str:
     swept = sorted({weight for _, weight in cells})
     names = [name for name in METHODS if len([0 for other, _ in cells if other == name]) > 1]
     lines = [[name, *(cells.get((name, weight), "-") for weight in swept)] for name in names]
-    return _table(["method", *(f"weight {weight:g}" for weight in swept)], lines)
+    return markdown(["method", *(f"weight {weight:g}" for weight in swept)], lines)
 
 
 def _curve(records: Sequence[Record]) -> list[Record]:
@@ -210,8 +210,8 @@ def _rows(records: Iterable[Record], ratio: float, *, reference: str = "uniform"
     return {row.name: row for row in rows if row.setting == Setting(ratio)}
 
 
-# Pairings err independently of each other. None unless all of them are there.
-def _mean(gains: Sequence[Interval | None]) -> Interval | None:
+def mean_gain(gains: Sequence[Interval | None]) -> Interval | None:
+    """Average over pairings, which err independently of each other; None unless all of them are there."""
     known = [gain for gain in gains if gain]
     if len(known) < len(gains):
         return None
@@ -228,7 +228,8 @@ def _arrow(row: Row) -> str:
     return f"{_percent(row.new)} → {_percent(row.prior)}"
 
 
-def _text(gain: Interval | None) -> str:
+def text(gain: Interval | None) -> str:
+    """Show a gain, in bold where 0 is outside of its interval."""
     if gain is None:
         return "-"
     if gain.low == gain.high:
@@ -240,7 +241,8 @@ def _share(gap: Interval | None) -> str:
     return "-" if gap is None else f"{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]"
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
 
 

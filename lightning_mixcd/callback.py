@@ -13,6 +13,7 @@ from typing_extensions import override
 from lightning_mixcd.capture import Readout
 from lightning_mixcd.data.datamodule import RehearsalDataModule
 from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.vocabularies import check_alike
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.penalties.base import Penalty
@@ -20,6 +21,7 @@ from lightning_mixcd.schedules import EveryNSteps, Schedule
 from lightning_mixcd.session import Session
 from lightning_mixcd.settings import Settings
 from lightning_mixcd.strategies import Strategy
+from lightning_mixcd.wiring import rehearsal_step
 
 __all__ = ["RehearsalCallback"]
 
@@ -56,7 +58,8 @@ class RehearsalCallback(Callback):
 
     Raises:
         ValueError: At the start of `fit`, if there is no pool, or two; if the strategy or a penalty needs a
-            ledger and there is none; if a number is out of range.
+            ledger and there is none; if a number is out of range; if pool and finetune data are read by
+            different tokenizers.
         LedgerError: At the start of `fit`, if the ledger is of another pool or base model.
         CaptureError: At the first step, if correctness is wanted and cannot be read; a strategy that learns
             nothing needs it for a ledger only.
@@ -146,6 +149,13 @@ class RehearsalCallback(Callback):
         self._extra_units = 0
         if self._resumed is not None:
             self.load_state_dict(self._resumed)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._session is not None  # noqa: S101 -- made by `setup`
+        # With a step of its own the pool may have inputs of its own.
+        if rehearsal_step(pl_module) is None:
+            check_alike("finetune data", trainer.train_dataloader, "pool", self._session.pool)
 
     @override
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:

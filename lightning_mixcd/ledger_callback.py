@@ -1,7 +1,7 @@
 """A ledger at no extra pass: recorded while the base model is trained."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from lightning_mixcd.capture import Listening, Readout
 from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.kept import Keep, check_keep, columns_of, n_coordinates, values_of
 from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model, fingerprint_pool
-from lightning_mixcd.record import check_keep, columns_of, values_of
 from lightning_mixcd.wiring import BatchHook
 
 __all__ = ["IndexedDataset", "LedgerCallback"]
@@ -86,7 +86,7 @@ class LedgerCallback(Callback):
 
     Raises:
         LedgerError: At the start of training, if an epoch would leave samples out; at its end, if one did.
-        ValueError: If `keep` holds something else.
+        ValueError: If `keep` holds something else, or features as coordinates.
 
     Example:
         >>> data = IndexedDataset(range(10))
@@ -100,9 +100,14 @@ class LedgerCallback(Callback):
         dataset: IndexedDataset,
         *,
         readout: Readout | None = None,
-        keep: Sequence[str] | Mapping[str, str] = (),
+        keep: Keep = (),
     ) -> None:
         check_keep(keep)
+        if (k := n_coordinates(keep)) is not None:
+            raise ValueError(
+                f"`keep` must ask for features as they are, got {k} coordinates: their directions would have "
+                "to be known before the last epoch. Use `record_ledger` afterwards."
+            )
         self.path, self.dataset, self.keep = Path(path), dataset, keep
         self.readout = readout or Readout()
         self.ledger: Ledger | None = None

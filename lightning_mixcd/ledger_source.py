@@ -10,10 +10,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.kept import KEPT
 from lightning_mixcd.ledger import Ledger, fingerprint_model
 from lightning_mixcd.penalties.base import Penalty
 from lightning_mixcd.probe import Probe
-from lightning_mixcd.record import KEPT, open_if_recorded, record_with
+from lightning_mixcd.record import open_if_recorded, record_with
 from lightning_mixcd.strategies import Strategy
 
 __all__ = ["LedgerSource"]

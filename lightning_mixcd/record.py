@@ -1,36 +1,34 @@
 """Making a ledger: one pass of the base model over the pool."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.functional.drift import principal_directions
+from lightning_mixcd.kept import Keep, check_keep, columns_of, n_coordinates, values_of
 from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model, fingerprint_pool
-from lightning_mixcd.ledger.columns import parse_columns
 from lightning_mixcd.ledger.header import HEADER
 from lightning_mixcd.probe import Probe
 
 __all__ = [
-    "KEPT",
-    "check_keep",
-    "columns_of",
     "open_if_recorded",
     "record_ledger",
     "record_with",
-    "values_of",
 ]
 
 FLUSH_EVERY_N_BATCHES = 50
-KEPT = frozenset({"features", "logits"})  # what a forward shows besides correctness and loss
+BASIS_SAMPLES = 4096
 Array = npt.NDArray[Any]
 
 
@@ -41,7 +39,7 @@ def record_ledger(
     *,
     readout: Readout | None = None,
     columns: Mapping[str, Any] | None = None,
-    keep: Sequence[str] | Mapping[str, str] = (),
+    keep: Keep = (),
     batch_size: int = 256,
 ) -> Ledger:
     """Record what the base model gets right on the pool, in eval mode, one forward per sample.
@@ -57,8 +55,9 @@ def record_ledger(
         readout: Where correctness is to be found; see `Readout`.
         columns: Further columns to keep for partitions, such as a genre, each of length N.
         keep: What else to keep of each forward: "features" (the input of the head, see `Readout`), "logits".
-            In float16, unless another dtype is given for a name. The progress bar says how large the ledger
-            will be.
+            In float16, unless another dtype is given for a name. With `{"features": ("float16", 64)}` they
+            are kept as 64 coordinates, along the directions that hold most of the features of up to 4,096
+            samples; `ledger.basis("features")` are these. The progress bar says how large the ledger will be.
         batch_size: Samples per forward.
 
     Returns:
@@ -70,8 +69,8 @@ def record_ledger(
             or no logits that are to be kept.
         CaptureError: If correctness cannot be read of the outputs.
         PoolError: If a sample cannot be read, whatever `Pool(unreadable=...)` says.
-        ValueError: If a loss is not finite, a feature or logit does not fit into its dtype, or a column does
-            not have one value per sample.
+        ValueError: If a loss is not finite, a feature or logit does not fit into its dtype, a column does not
+            have one value per sample, or there are fewer features than coordinates to be kept.
 
     Example:
         >>> import torch, tempfile
@@ -87,6 +86,14 @@ def record_ledger(
             raise LedgerError(
                 f"`keep` must be in the finished ledger at `{path}`, got {missing}, which are not. Record "
                 "into another folder, or delete this one to record again."
+            )
+        basis = finished.basis("features")
+        found, wanted = None if basis is None else len(basis), n_coordinates(keep)
+        if "features" in keep and found != wanted:
+            raise LedgerError(
+                f"`keep` must ask for what the finished ledger at `{path}` has, features as {found} "
+                f"coordinates, got {wanted} (None: as they are). Record into another folder, or delete this "
+                "one to record again."
             )
         for name, values in (columns or {}).items():
             if not np.array_equal(finished.column(name), _column(name, values, len(pool))):
@@ -105,7 +112,7 @@ def record_with(
     path: str | Path,
     *,
     columns: Mapping[str, Any] | None = None,
-    keep: Sequence[str] | Mapping[str, str] = (),
+    keep: Keep = (),
     model: Mapping[str, Any] | None = None,
 ) -> Ledger:
     """Record a ledger with a probe that is already set up; see `record_ledger`.
@@ -127,8 +134,8 @@ def record_with(
     size = len(probe.pool)
     extra = {name: _column(name, values, size) for name, values in (columns or {}).items()}
     # Only a reading tells whether there are labels to keep, and how wide features are.
-    [(index, reading)] = probe.readings(range(min(size, probe.batch_size)), keep=keep)
-    specs = columns_of(reading, keep)
+    looks = [*probe.readings(_first(size, probe.batch_size, keep), keep=keep)]
+    specs = columns_of(looks[0][1], keep)
     specs |= {name: (values.dtype, values.shape[1:]) for name, values in extra.items()}
     writer = LedgerWriter(
         path,
@@ -136,16 +143,17 @@ def record_with(
         columns=specs,
         pool=fingerprint_pool(probe.pool.dataset),
         model=model or fingerprint_model(probe.module),
+        bases=_bases([reading for _, reading in looks], keep),
     )
-    n_bytes = size * sum(spec.row_bytes for spec in parse_columns(specs).values())
-    _write(writer, index.numpy(), reading, extra, keep)
+    for index, reading in looks:
+        _write(writer, index.numpy(), reading, extra, keep)
     missing = np.flatnonzero(~writer.recorded)
     with (
         closing(probe.readings(missing, keep=keep)) as readings,
         tqdm(
             total=size,
             initial=size - len(missing),
-            desc=f"Recording ledger ({n_bytes / 1e6:,.1f} MB)",
+            desc=f"Recording ledger ({writer.n_bytes / 1e6:,.1f} MB)",
             unit="sample",
         ) as bar,
     ):
@@ -155,64 +163,6 @@ def record_with(
             if n_batches % FLUSH_EVERY_N_BATCHES == 0:
                 writer.flush()
     return writer.finish(forwards=size)
-
-
-def check_keep(keep: Iterable[str]) -> None:
-    """Refuse to keep what a forward does not show.
-
-    Args:
-        keep: Names.
-
-    Raises:
-        ValueError: If there is another one than "features" and "logits".
-    """
-    if not {*keep} <= KEPT:
-        raise ValueError(
-            f'`keep` may hold "features" and "logits", got {[*keep]}. Columns of your own go into `columns`.'
-        )
-
-
-def columns_of(reading: Reading, keep: Sequence[str] | Mapping[str, str]) -> dict[str, Any]:
-    """Say what a ledger of such readings holds, besides `correct` and `loss`.
-
-    Args:
-        reading: Of any rows.
-        keep: What to keep of each forward: names, in float16, or names and their dtypes.
-
-    Returns:
-        Columns as `LedgerWriter` takes them.
-
-    Raises:
-        LedgerError: If the reading lacks what is to be kept.
-    """
-    dtypes = keep if isinstance(keep, Mapping) else dict.fromkeys(keep, "float16")
-    label: dict[str, Any] = {} if reading.label is None else {"label": "int64"}
-    return label | {name: (dtypes[name], tuple(_kept(reading, name).shape[1:])) for name in keep}
-
-
-def values_of(reading: Reading, keep: Iterable[str]) -> dict[str, Tensor]:
-    """Take the columns of a ledger from a reading.
-
-    Args:
-        reading: Of some rows.
-        keep: What to keep of each forward.
-
-    Returns:
-        Values by name of the column, on the CPU.
-
-    Raises:
-        LedgerError: If the reading lacks what is needed.
-    """
-    if reading.loss is None:
-        raise LedgerError(
-            "A ledger needs the loss of each sample, and the outputs have none. Return logits, or "
-            '{"correct": ..., "losses": ...}, or let the `correctness` rule return (correct, losses).'
-        )
-    values = {"correct": reading.correct, "loss": reading.loss.float()}
-    if reading.label is not None:
-        values["label"] = reading.label
-    values |= {name: _kept(reading, name) for name in keep}
-    return {name: value.cpu() for name, value in values.items()}
 
 
 def open_if_recorded(ledger: Ledger | str | Path, pool: Pool) -> Ledger | None:
@@ -236,20 +186,34 @@ def open_if_recorded(ledger: Ledger | str | Path, pool: Pool) -> Ledger | None:
     return ledger
 
 
-def _write(
-    writer: LedgerWriter, rows: Array, reading: Reading, extra: Mapping[str, Array], keep: Iterable[str]
-) -> None:
-    writer.write(rows, **values_of(reading, keep), **{name: column[rows] for name, column in extra.items()})
+# Rows that tell which columns there are to be, and along which directions features lie, where that matters.
+def _first(size: int, batch_size: int, keep: Keep) -> range:
+    if n_coordinates(keep) is None:
+        return range(min(size, batch_size))
+    return range(0, size, -(-size // BASIS_SAMPLES))
 
 
-def _kept(reading: Reading, name: str) -> Tensor:
-    values: Tensor | None = getattr(reading, name)
-    if values is None:
-        raise LedgerError(
-            f"`{name}` are to be kept, and the outputs have none. Return logits from `training_step`, or "
-            f'leave "{name}" out of `keep`.'
+def _bases(readings: Sequence[Reading], keep: Keep) -> dict[str, Array]:
+    k = n_coordinates(keep)
+    if k is None:
+        return {}
+    features = torch.cat([values_of(reading, keep)["features"] for reading in readings])
+    if not 1 <= k <= features.shape[1]:
+        raise ValueError(
+            f"`keep` must ask for 1 to {features.shape[1]} coordinates of so many features, got {k}. "
+            'Leave the number out to keep features as they are: keep=["features"].'
         )
-    return values
+    return {"features": principal_directions(features, k).numpy()}
+
+
+def _write(
+    writer: LedgerWriter, rows: Array, reading: Reading, extra: Mapping[str, Array], keep: Keep
+) -> None:
+    values = values_of(reading, keep)
+    if n_coordinates(keep) is not None:
+        # Where an interrupted recording goes on, it has the basis that it was begun with.
+        values["features"] = values["features"].float() @ torch.from_numpy(writer.basis("features")).T
+    writer.write(rows, **values, **{name: column[rows] for name, column in extra.items()})
 
 
 def _column(name: str, values: object, size: int) -> Array:

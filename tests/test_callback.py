@@ -3,6 +3,7 @@
 import copy
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -209,7 +210,8 @@ def test_logs_at_the_interval_of_the_trainer_and_by_these_names():
         for step, row in logger.rows
         if any(name.startswith("rehearsal/") for name in row)
     ]
-    names = {"compute_units", "damage_rate", "damaged_share", "rate/00", "rate/01", "rate/02"}
+    bins = {f"{name}/{k:02d}" for name in ("rate", "rows") for k in range(3)}
+    names = {"compute_units", "damage_rate", "damaged_share"} | bins
     assert [step for step, _ in ours] == [1, 3, 5, 7, 9]  # Lightning counts from 0: every second of 10
     assert all(found == {f"rehearsal/{name}" for name in names} for _, found in ours)
     assert logger.values("rehearsal/compute_units") == [3 * 10 * n for n in (2, 4, 6, 8, 10)]
@@ -222,7 +224,19 @@ def test_rates_of_very_many_bins_are_not_logged(n_bins):
     logger = Listed()
     callback = RehearsalCallback(MixCD(partition=ByLabel()), pool=many, ledger=record)
     fit(callback, logger=logger, log_every_n_steps=5)
-    assert sum("rehearsal/rate/" in name for name in logger.rows[-1][1]) == (64 if n_bins == 64 else 0)
+    for name in ("rate", "rows"):
+        logged = sum(f"rehearsal/{name}/" in key for key in logger.rows[-1][1])
+        assert logged == (64 if n_bins == 64 else 0)
+
+
+def test_rows_of_each_bin_are_what_a_hand_count_gives():
+    logger, module = Listed(), Toy()
+    callback = RehearsalCallback(MixCD(partition=ByLabel()), pool=prompt_pool(), ledger=ledger())
+    fit(callback, module, logger=logger, log_every_n_steps=2, max_epochs=4)
+    counts = np.array([np.bincount(pool().tensors[1][step], minlength=3) for step in rehearsed(module)])
+    for k, expected in enumerate(counts.cumsum(axis=0)[1::2].T):
+        assert logger.values(f"rehearsal/rows/{k:02d}") == expected.tolist()
+    assert counts.sum() == 2 * 20
 
 
 def test_nothing_is_logged_where_the_trainer_logs_nothing():

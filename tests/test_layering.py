@@ -46,22 +46,24 @@ MAY_IMPORT = {
     "scaling": LEAVES,
     "terms": f"capture data.host_copy ledger look penalties scaling separate wiring {MATHS}",
     "probe": f"capture data.pool data.pool_fetch data.seeded data.streams wiring {MATHS}",
-    "record": f"capture data.pool ledger probe {MATHS}",
-    "ledger_callback": f"capture ledger record wiring {MATHS}",
+    "kept": f"capture {MATHS}",
+    "record": f"capture data.pool kept ledger probe {MATHS}",
+    "ledger_callback": f"capture kept ledger wiring {MATHS}",
     "learner": f"capture data {AXES}",
-    "ledger_source": f"data.pool data.streams ledger penalties.base probe record {AXES}",
+    "ledger_source": f"data.pool data.streams kept ledger penalties.base probe record {AXES}",
     "baseline": f"learner ledger {MATHS}",
     "settings": f"capture data.pool ledger penalties.base {AXES}",
     "supply": f"baseline data learner ledger look pace ranks settings transfer {AXES}",
     "session": TRAINING,
     "weights": MATHS,
+    "adapters": f"data.seeded probe scaling transfer wiring {MATHS}",
     "influence": f"capture data.pool data.seeded probe reading {MATHS}",
     "callback": TRAINING,
     "testing": f"estimators.base ledger partitions.base strategies._screening strategies.base {MATHS}",
     "report": MATHS,
     "live": f"report {MATHS}",
     "tasks": f"report.files {TRAINING}",
-    "app": f"influence report tasks testing weights {TRAINING}",
+    "app": f"adapters influence report tasks testing weights {TRAINING}",
 }
 
 # Members of these units do not know each other: they import `base` and modules that begin with an underscore.
@@ -70,12 +72,12 @@ STRANGERS = ("estimators", "partitions", "penalties", "schedules", "strategies")
 # Which modules may import a library. The standard library and `EVERYWHERE` are free; any other has a row.
 EVERYWHERE = f"numpy torch typing_extensions {PACKAGE}"
 ONLY_IN = {
-    "lightning": "app callback capture data.datamodule data.order influence.stage ledger_callback"
+    "lightning": "adapters app callback capture data.datamodule data.order influence.stage ledger_callback"
     " ledger_source live probe ranks look resume separate session tasks terms transfer weights wiring",
     "torchmetrics": "metrics probe tasks",
     "matplotlib": "live report",
-    "jinja2": "report.page",
-    "markupsafe": "report.page",
+    "jinja2": "report.rendering",
+    "markupsafe": "report.rendering",
     "yaml": "report.configs",
     "scipy": "functional.projection report tasks",
     "rich": "app report",
@@ -85,9 +87,10 @@ ONLY_IN = {
     "hydra": "app",
     "omegaconf": "app",
     "sklearn": "partitions.by_cluster tasks",
-    "transformers": "tasks",
+    "transformers": "adapters tasks",
     "tokenizers": "tasks.tokenizers",
-    "peft": "tasks.transformer",
+    "peft": "adapters._lora tasks.transformer",
+    "safetensors": "adapters._lora",
     "datasets": "tasks.texts",
     "sacrebleu": "tasks.generation_scores",
     "sentence_transformers": "tasks.embedding",

@@ -247,3 +247,8 @@ def test_checkpoint_brings_to_disk_what_a_resumed_run_does_not_see_again(tmp_pat
     # Lightning starts a plain loader anew in mid-epoch, for as many batches as are left.
     resumed = fit(Toy(base=False), order[4 * 8 :] + order[: 4 * 8], tmp_path / "step=12.ckpt")
     assert resumed.ledger.size == N_POOL
+
+
+def test_coordinates_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"features as they are, got 8 coord.*Use `record_ledger`"):
+        LedgerCallback(tmp_path / "l", IndexedDataset(pool()), keep={"features": ("float16", 8)})

@@ -301,3 +301,73 @@ def test_feature_that_does_not_fit_is_refused_by_its_index(tmp_path):
 
     with pytest.raises(ValueError, match=r"`features` of pool index 37 is .* record a wider type"):
         record_ledger(Loud(), pool(), tmp_path / "l", keep=["features"])
+
+
+def plain_projection(k):
+    """Of features, onto the directions that a singular value decomposition finds."""
+    features = plain_features(pool().tensors[0])[0].double()
+    v = torch.linalg.svd(features).Vh[:k]
+    return features, features @ v.T @ v
+
+
+def project(path, k, **settings):
+    return record_ledger(Toy(), pool(), path, keep={"features": ("float32", k)}, batch_size=7, **settings)
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_features_may_be_kept_as_coordinates_of_their_main_directions(k, tmp_path, capsys):
+    made = project(tmp_path / "l", k)
+    shown = capsys.readouterr().err
+    ledger = Ledger.open(tmp_path / "l")
+    features, projected = plain_projection(k)
+    basis = ledger.basis("features")
+    assert ledger.column("features").shape == (N_POOL, k)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(k), atol=1e-5)
+    np.testing.assert_allclose(ledger.column("features") @ basis, projected, atol=1e-4)
+    if k == 8:
+        np.testing.assert_allclose(ledger.column("features") @ basis, features, atol=1e-4)
+    assert made.basis("label") is None
+    n_bytes = sum(np.load(file).nbytes for file in (tmp_path / "l").glob("*.npy"))
+    assert f"({n_bytes / 1e6:,.1f} MB)" in shown
+
+
+def test_directions_are_those_of_a_sample_that_is_spread_over_the_pool(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_mixcd.record.BASIS_SAMPLES", 20)
+    module = Toy()
+    keep = {"features": ("float32", 2)}
+    basis = record_ledger(module, pool(), tmp_path / "l", keep=keep, batch_size=7).basis("features")
+    sample = plain_features(pool().tensors[0])[0][::3]
+    v = torch.linalg.svd(sample).Vh[:2]
+    np.testing.assert_allclose(basis.T @ basis, v.T @ v, atol=1e-4)
+    assert module.rows_forwarded == N_POOL
+
+
+def test_interrupted_projection_goes_on_with_the_directions_it_was_begun_with(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_mixcd.record.FLUSH_EVERY_N_BATCHES", 1)
+    monkeypatch.setattr("lightning_mixcd.record.BASIS_SAMPLES", 12)
+    keep = {"features": ("float32", 3)}
+    with pytest.raises(KeyboardInterrupt):
+        record_ledger(Dying(dies_at_batch=7), pool(), tmp_path / "l", batch_size=6, keep=keep)
+    begun = np.load(tmp_path / "l" / "features.basis.npy")
+    # As another machine might, find others the second time.
+    monkeypatch.setattr("lightning_mixcd.record.BASIS_SAMPLES", 6)
+    made = record_ledger(Toy(), pool(), tmp_path / "l", batch_size=6, keep=keep)
+    assert np.array_equal(made.basis("features"), begun)
+    features = plain_features(pool().tensors[0])[0].numpy()
+    np.testing.assert_allclose(made.column("features"), features @ begun.T, atol=1e-5)
+    with pytest.raises(LedgerError, match=r"features as 3 coordinates, got None"):
+        record_ledger(Toy(), pool(), tmp_path / "l", keep=["features"])
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ({"features": ("float16", 9)}, "must ask for 1 to 8 coordinates of so many features, got 9"),
+        ({"features": ("float16", 0)}, "must ask for 1 to 8 coordinates of so many features, got 0"),
+        ({"logits": ("float16", 2)}, "features as coordinates, and logits only as they are"),
+    ],
+)
+def test_other_coordinates_are_refused(keep, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        record_ledger(Toy(), pool(), tmp_path / "l", keep=keep)
+    assert not (tmp_path / "l").exists()

@@ -86,10 +86,11 @@ def run_chain(config: DictConfig) -> ChainRecord:
 
 
 def _check(config: DictConfig, output: Path) -> None:
-    if config.wise_ft or config.ckpt_path:
+    given = [name for name in ("wise_ft", "ckpt_path", "ledger") if config[name]]
+    if given:
         raise ValueError(
-            f"`wise_ft` and `ckpt_path` must be empty for a chain, got {config.wise_ft} and "
-            f"{config.ckpt_path}. A chain resumes by itself in its folder, `hydra.run.dir`."
+            f"`wise_ft`, `ckpt_path` and `ledger` must be empty for a chain, got {given}. A chain records "
+            "its own ledgers, and resumes by itself in its folder, `hydra.run.dir`."
         )
     text = OmegaConf.to_yaml(config, resolve=True)
     known = output / "config.yaml"

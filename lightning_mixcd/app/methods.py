@@ -31,8 +31,16 @@ def methods() -> dict[str, dict[str, Any]]:
 
 def offer_methods() -> None:
     """Let Hydra find the methods as options of the group `method`."""
+    store = ConfigStore.instance()
+    store.repo.setdefault("method", _Shared())
     for name, node in methods().items():
-        ConfigStore.instance().store(name, node, group="method", package="_global_")
+        store.store(name, node, group="method", package="_global_")
+
+
+# Hydra copies the whole store some 160 times for one `--help`, and what it loads from it once more.
+class _Shared(dict[str, Any]):
+    def __deepcopy__(self, memo: object) -> "_Shared":
+        return self
 
 
 def _options(group: str) -> list[str]:

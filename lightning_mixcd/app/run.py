@@ -22,7 +22,7 @@ def method_name(config: DictConfig) -> str:
         config: The app's configuration.
 
     Returns:
-        `name`; without one strategy, penalties, weights and `wise_ft`, with "+" between.
+        `name`; without one strategy, penalties, weights, adapter and `wise_ft`, with "+" between.
 
     Raises:
         ValueError: If a `method` was chosen and something else in its place.
@@ -30,7 +30,8 @@ def method_name(config: DictConfig) -> str:
     if config.name:
         return str(config.name)
     choices = HydraConfig.get().runtime.choices
-    parts = [choices["strategy"], *config.penalty, *config.weights, *(["wise_ft"] if config.wise_ft else [])]
+    parts = [choices["strategy"], *config.penalty, *config.weights, *config.adapter]
+    parts += ["wise_ft"] if config.wise_ft else []
     name, method = "+".join(parts), choices.get("method")
     if method is not None and not {*method.split("+")} <= {*parts}:
         raise ValueError(
@@ -59,7 +60,8 @@ def callbacks(config: DictConfig) -> tuple[RehearsalCallback, list[Callback]]:
         max_compute_units=None if is_mark else config.max_compute_units,
         seed=config.seed,
     )
-    others: list[Callback] = [*make(config.weights).values(), ExactResume()]
+    # An average of the weights is one of the adapted module.
+    others: list[Callback] = [*make(config.adapter).values(), *make(config.weights).values(), ExactResume()]
     if is_mark:
         others.append(TrainingBudget(config.max_compute_units))
     if config.true_rates_every and isinstance(strategy, MixCD):

@@ -6,12 +6,14 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig
 
+from lightning_mixcd.adapters import Adapter
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.chain import run_chain
 from lightning_mixcd.app.conf import conf_dir, hush, make
@@ -44,7 +46,7 @@ def train(config: DictConfig) -> Record:
     module, ledger = base_model(config, pairing)
     rehearsal, others = callbacks(config)
     trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=[rehearsal, *others])
-    data = _data(config, pairing, ledger)
+    data = _data(config, pairing, Path(config.ledger or ledger))
     base = copy.deepcopy(module.state_dict()) if config.wise_ft else {}
     seed_everything(config.seed, workers=True, verbose=False)
     start = time.perf_counter()
@@ -65,6 +67,7 @@ def train(config: DictConfig) -> Record:
         exhausted=rehearsal.exhausted,
         rehearsal_weight=config.rehearsal_weight,
         penalties=tuple(config.penalty),
+        **_parameters(module, others),
     )
     record.write(output)
     # The run itself is the point at 1.
@@ -86,6 +89,18 @@ def _data(config: DictConfig, pairing: Pairing, ledger: Path) -> RehearsalDataMo
         prior_val=pairing.prior_val,
         order_seed=config.seed,
     )
+
+
+def _parameters(module: LightningModule, callbacks: list[Callback]) -> dict[str, Any]:
+    for adapter in callbacks:
+        if isinstance(adapter, Adapter):
+            return {
+                "trainable_parameters": adapter.trainable_parameters,
+                "active_parameters": adapter.active_parameters,
+                "active_blocks": adapter.active_blocks,
+            }
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return {"trainable_parameters": trained, "active_parameters": trained}
 
 
 def _damaged_share(metrics: Path) -> float | None:

@@ -19,6 +19,7 @@ __all__ = [
     "feature_basis",
     "moments",
     "own_moments",
+    "principal_directions",
     "ridge_fit",
 ]
 
@@ -54,13 +55,32 @@ def feature_basis(features: Tensor, rank: int) -> Basis:
     x = features.double()
     mean = x.mean(dim=0)
     centred = x - mean
-    _, vectors = torch.linalg.eigh(centred.T @ centred)
-    directions = vectors.T.flip(0)[:rank]
-    # The sign of a direction has no meaning; this one does not depend on the library that found it.
-    signs = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True)).sign()
     scale = centred.square().mean().sqrt()
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return Basis(mean.float(), (directions * signs).float(), scale.float())
+    return Basis(mean.float(), principal_directions(centred, rank), scale.float())
+
+
+def principal_directions(vectors: Tensor, rank: int) -> Tensor:
+    """Find the directions along which vectors are longest, in the mean square; they are not centred.
+
+    Args:
+        vectors: `(n, d)`.
+        rank: Most directions, k; there are no more than d.
+
+    Returns:
+        Orthonormal rows, the leading one first, float32, `(k, d)`.
+
+    Example:
+        >>> principal_directions(torch.tensor([[3.0, 4.0], [6.0, 8.0]]), rank=1)
+        tensor([[0.6000, 0.8000]])
+    """
+    x = vectors.double()
+    _, found = torch.linalg.eigh(x.T @ x)
+    directions = found.T.flip(0)[:rank]
+    # The sign of a direction has no meaning; this one does not depend on the library that found it.
+    signs = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True)).sign()
+    signed: Tensor = (directions * signs).float()
+    return signed
 
 
 def coordinates(features: Tensor, basis: Basis) -> Tensor:

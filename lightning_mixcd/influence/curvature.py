@@ -1,7 +1,7 @@
 """Derivatives of the objective of a stage, over its data in batches."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.influence.stage import Parameters, Stage
 
 __all__ = ["Curvature"]
+
+T = TypeVar("T")
 
 _COLUMNS = 64  # of the Hessian, at once
 
@@ -39,6 +41,7 @@ class Curvature:
         self.shift = {name: stage.weight_decay + (shift or {}).get(name, 0.0) for name in self.names}
         filled = {name: torch.full_like(p, self.shift[name]) for name, p in self.at().items()}
         self._diagonal = self.flat(filled)
+        self._prepared: dict[Hashable, Any] = {}
 
     @property
     def size(self) -> int:
@@ -72,6 +75,21 @@ class Curvature:
         at = self.at()
         parts = torch.split(vector, [p.numel() for p in at.values()])
         return {name: part.view_as(p) for (name, p), part in zip(at.items(), parts, strict=True)}
+
+    def prepared(self, solver: Hashable, prepare: Callable[[], T]) -> T:
+        """Return what a solver needs for every system with this Hessian; made once.
+
+        Args:
+            solver: The solver.
+            prepare: Makes it.
+
+        Returns:
+            What `prepare` returned at the first call.
+        """
+        if solver not in self._prepared:
+            self._prepared[solver] = prepare()
+        found: T = self._prepared[solver]
+        return found
 
     def gradient(self) -> Tensor:
         """Return the gradient of the mean loss, without weight decay, `(P,)`."""

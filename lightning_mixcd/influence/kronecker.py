@@ -20,7 +20,7 @@ class KroneckerFactored(Solver):
     The Hessian is approximated by the Fisher matrix, in one block for each `nn.Linear` and `nn.Conv2d`
     (George et al. 2018, arXiv:1806.03884; for influence Grosse et al. 2023, arXiv:2308.03296). Parameters of
     other layers count as fixed: their part of the solution is 0. Fitting takes two passes over the data with
-    a backward each, done anew for every system. Takes the extra `influence`.
+    a backward each, done once for each Hessian. Takes the extra `influence`.
 
     Args:
         damping: What is added to the diagonal of each block, above 0.
@@ -57,7 +57,10 @@ class KroneckerFactored(Solver):
         layers = _layers(curvature)
         given = curvature.named(vector)
         found = {name: torch.zeros_like(value) for name, value in given.items()}
-        factors = _ekfac.fit(curvature.stage, list(layers), sampled=self.sampled, progress=self.progress)
+        factors = curvature.prepared(
+            self,
+            lambda: _ekfac.fit(curvature.stage, list(layers), sampled=self.sampled, progress=self.progress),
+        )
         for layer, names in layers.items():
             parts = [given[name].reshape(len(given[name]), -1) for name in names]
             damping = self.damping + curvature.shift[names[0]]

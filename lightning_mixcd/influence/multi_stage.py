@@ -18,7 +18,7 @@ from lightning_mixcd.influence.scoring import score_pool
 from lightning_mixcd.influence.solvers import ConjugateGradients, Solver
 from lightning_mixcd.influence.stage import Parameters, Stage
 
-__all__ = ["influence", "influence_direction"]
+__all__ = ["TwoStages", "influence", "influence_direction"]
 
 Names = list[str]
 
@@ -101,37 +101,91 @@ def influence_direction(
     Raises:
         ValueError: If embedding, alpha or the two models do not fit together.
     """
-    solver = solver or ConjugateGradients()
-    shared = _shared(base, finetuned, embedding, alpha)
-    asked = replace(finetuned, data=queries)
-    pull = _pull_frozen if alpha is None else _pull_updated
-    on_shared = pull(finetuned, asked, shared, alpha or 0.0, solver)
-    own = [name for name in base.parameters() if name not in shared]
-    curvature = Curvature(base, [*shared, *own])
-    padding = on_shared.new_zeros(curvature.size - len(on_shared))
-    return curvature.named(solver.solve(curvature, torch.cat([on_shared, padding])))
+    stages = TwoStages(base, finetuned, embedding=embedding, alpha=alpha, solver=solver)
+    return stages.direction(queries)
 
 
-# How the query loss moves with the pretrained embedding, where finetuning trains the rest around it.
-def _pull_frozen(finetuned: Stage, asked: Stage, shared: Names, _alpha: float, solver: Solver) -> Tensor:
-    head = [name for name in finetuned.parameters() if name not in shared]
-    both = [*shared, *head]
-    slope = Curvature(asked, both).gradient()
-    if not head:
-        return slope
-    on_head = Curvature(finetuned, head)
-    n_shared = len(slope) - on_head.size
-    answer = solver.solve(on_head, slope[n_shared:])
-    padded = torch.cat([answer.new_zeros(n_shared), answer])
-    return slope[:n_shared] - Curvature(finetuned, both).product(padded)[:n_shared]
+class TwoStages:
+    """Both stages, ready to be asked about one set of queries after the other.
 
+    What a solver needs of a Hessian is made once for all of them.
 
-# The same where finetuning moves the embedding too, held at the pretrained one by alpha.
-def _pull_updated(finetuned: Stage, asked: Stage, shared: Names, alpha: float, solver: Solver) -> Tensor:
-    both = [*shared, *(name for name in finetuned.parameters() if name not in shared)]
-    curvature = Curvature(finetuned, both, shift=dict.fromkeys(shared, 2 * alpha))
-    n_shared = sum(finetuned.parameters()[name].numel() for name in shared)
-    return 2 * alpha * solver.solve(curvature, Curvature(asked, both).gradient())[:n_shared]
+    Args:
+        base: See `influence`.
+        finetuned: See `influence`.
+        embedding: See `influence`.
+        alpha: See `influence`.
+        solver: See `influence`.
+
+    Raises:
+        ValueError: If embedding, alpha or the two models do not fit together.
+
+    Example:
+        >>> data = torch.utils.data.TensorDataset(torch.eye(2), torch.tensor([[1.0], [0.0]]))
+        >>> squares = lambda module, batch: (module(batch[0]) - batch[1])[:, 0] ** 2
+        >>> stage = Stage(torch.nn.Linear(2, 1, bias=False), data, squares)
+        >>> from lightning_mixcd.influence import Exact
+        >>> stages = TwoStages(stage, stage, solver=Exact())
+        >>> [stages.direction([data[i]])["weight"].shape for i in (0, 1)]
+        [torch.Size([1, 2]), torch.Size([1, 2])]
+    """
+
+    def __init__(
+        self,
+        base: Stage,
+        finetuned: Stage,
+        *,
+        embedding: str | Callable[[str], bool] = "",
+        alpha: float | None = None,
+        solver: Solver | None = None,
+    ) -> None:
+        shared = _shared(base, finetuned, embedding, alpha)
+        own = [name for name in base.parameters() if name not in shared]
+        head = [name for name in finetuned.parameters() if name not in shared]
+        self._finetuned, self._alpha = finetuned, alpha
+        self._solver = solver or ConjugateGradients()
+        self._pretraining = Curvature(base, [*shared, *own])
+        self._both = Curvature(finetuned, [*shared, *head], shift=dict.fromkeys(shared, 2 * (alpha or 0.0)))
+        self._head = Curvature(finetuned, head) if head and alpha is None else None
+        self._n_shared = sum(base.parameters()[name].numel() for name in shared)
+
+    def direction(self, queries: Stage | Pool | Dataset[Any] | Sequence[Any]) -> Parameters:
+        """Make the vector of `influence_direction` for some queries.
+
+        Args:
+            queries: See `influence`; or a `Stage` of the finetuned module, where their losses are read in
+                another way than those of the finetune samples.
+
+        Returns:
+            Tensors by name of the base model's parameters.
+
+        Raises:
+            ValueError: If a stage is given that is of another module.
+        """
+        asked = queries if isinstance(queries, Stage) else replace(self._finetuned, data=queries)
+        if asked.module is not self._finetuned.module:
+            raise ValueError(
+                f"`queries` must be asked of the finetuned module, got a stage of another "
+                f"{type(asked.module).__name__}. Use dataclasses.replace(finetuned, data=..., losses=...)."
+            )
+        slope = Curvature(asked, self._both.names).gradient()
+        pull = self._pull_frozen(slope) if self._alpha is None else self._pull_updated(slope, self._alpha)
+        padding = pull.new_zeros(self._pretraining.size - len(pull))
+        found = self._solver.solve(self._pretraining, torch.cat([pull, padding]))
+        return self._pretraining.named(found)
+
+    # How the query loss moves with the pretrained embedding, where finetuning trains the rest around it.
+    def _pull_frozen(self, slope: Tensor) -> Tensor:
+        n = self._n_shared
+        if self._head is None:
+            return slope
+        answer = self._solver.solve(self._head, slope[n:])
+        padded = torch.cat([answer.new_zeros(n), answer])
+        return slope[:n] - self._both.product(padded)[:n]
+
+    # The same where finetuning moves the embedding too, held at the pretrained one by alpha.
+    def _pull_updated(self, slope: Tensor, alpha: float) -> Tensor:
+        return 2 * alpha * self._solver.solve(self._both, slope)[: self._n_shared]
 
 
 def _shared(

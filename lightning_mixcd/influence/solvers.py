@@ -69,7 +69,7 @@ class Exact(Solver):
                 f"`Exact` takes at most {self.max_parameters} parameters (`max_parameters`), got "
                 f"{curvature.size}. Use `ConjugateGradients()` or `KroneckerFactored()`."
             )
-        values, vectors = torch.linalg.eigh(curvature.matrix())
+        values, vectors = curvature.prepared("eigen", lambda: torch.linalg.eigh(curvature.matrix()))
         flat = values.abs() <= values.abs().max() * curvature.size * torch.finfo(values.dtype).eps
         inverse = torch.where(flat, 0.0, values / (values**2 + self.damping))
         found: Tensor = vectors @ (inverse * (vectors.T @ vector))

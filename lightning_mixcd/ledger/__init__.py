@@ -23,6 +23,7 @@ base.ledger/
   correct.npy     bool (N,)
   loss.npy        float32 (N,)
   <column>.npy    (N, ...)
+  <column>.basis.npy  float32 (k, d), where rows of a column are coordinates of vectors of d numbers
   partial.json    only while recording: what is being recorded
   recorded.npy    only while recording: bool (N,), the rows that are safely on disk
 ```

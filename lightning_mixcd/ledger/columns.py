@@ -27,10 +27,12 @@ class ColumnSpec(NamedTuple):
     Args:
         dtype: Type of one entry.
         trailing: Shape of one row; `()` for a number per sample.
+        width: Length of the vectors that rows are coordinates of; None where they are the values themselves.
     """
 
     dtype: np.dtype[Any]
     trailing: tuple[int, ...] = ()
+    width: int | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -38,7 +40,8 @@ class ColumnSpec(NamedTuple):
         return self.dtype.itemsize * math.prod(self.trailing)
 
     def __str__(self) -> str:
-        return f"{self.dtype} {('N', *self.trailing)}".replace("'", "")
+        text = f"{self.dtype} {('N', *self.trailing)}".replace("'", "")
+        return text if self.width is None else f"{text} for {self.width}"
 
 
 _REQUIRED = {"correct": ColumnSpec(np.dtype(np.bool_)), "loss": ColumnSpec(np.dtype(np.float32))}
@@ -48,7 +51,7 @@ def parse_columns(columns: Mapping[str, Any]) -> dict[str, ColumnSpec]:
     """Bring a user's column descriptions into one form and add `correct` and `loss`.
 
     Args:
-        columns: Name to dtype, or name to (dtype, shape of one row).
+        columns: Name to dtype, name to (dtype, shape of one row), or name to `ColumnSpec`.
 
     Returns:
         Name to spec; `correct` and `loss` come first.
@@ -140,14 +143,15 @@ def fit_column(name: str, values: object, spec: ColumnSpec, index: Sequence[int]
 def _parse_spec(name: str, given: object) -> ColumnSpec:
     _check_name(name)
     try:
-        dtype, trailing = given if isinstance(given, tuple) else (given, ())
-        spec = ColumnSpec(np.dtype(dtype), tuple(map(operator.index, trailing)))
+        dtype, trailing, *width = given if isinstance(given, tuple) else (given, ())
+        spec = ColumnSpec(np.dtype(dtype), tuple(map(operator.index, trailing)), *width)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"Column `{name}` must be a NumPy dtype or (dtype, shape of one row), got {given!r}. "
             'Write it as, for example, "int64" or ("float16", (768,)).'
         ) from error
-    if spec.dtype.kind not in _TAKES or spec.dtype.itemsize < 1 or min(spec.trailing, default=1) < 1:
+    sizes = spec.trailing if spec.width is None else (*spec.trailing, operator.index(spec.width))
+    if spec.dtype.kind not in _TAKES or spec.dtype.itemsize < 1 or min(sizes, default=1) < 1:
         raise ValueError(
             f"Column `{name}` must hold numbers, flags or strings of fixed length in rows, got {spec}. "
             'Write it as, for example, "int64", "U20" or ("float16", (768,)).'

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.ledger.documents import checksum_file, damage, read_document, write_document
-from lightning_mixcd.ledger.plan import Plan, plan_from_document, plan_to_document
+from lightning_mixcd.ledger.plan import BASIS, Plan, plan_from_document, plan_to_document
 
 __all__ = ["HEADER", "Header", "read_header", "verify_columns", "write_header"]
 
@@ -18,7 +18,7 @@ class Header(NamedTuple):
     Args:
         plan: Size, columns and fingerprints.
         forwards: Sample-forwards that recording cost.
-        checksums: Column name to SHA-256 of its file.
+        checksums: Name of each file, of a column or its basis, to its SHA-256.
     """
 
     plan: Plan
@@ -37,6 +37,8 @@ def write_header(path: Path, plan: Plan, forwards: int) -> None:
     document = plan_to_document(plan)
     for name, entry in document["columns"].items():
         entry["sha256"] = checksum_file(path / f"{name}.npy")
+        if "width" in entry:
+            entry["basis_sha256"] = checksum_file(path / f"{name}{BASIS}.npy")
     write_document(path / HEADER, {**document, "forwards": int(forwards)})
 
 
@@ -55,7 +57,13 @@ def read_header(path: Path) -> Header:
     document = read_document(path / HEADER)
     plan = plan_from_document(document, path / HEADER)
     try:
-        checksums = {name: str(document["columns"][name]["sha256"]) for name in plan.columns}
+        columns = document["columns"]
+        checksums = {name: str(columns[name]["sha256"]) for name in plan.columns}
+        checksums |= {
+            f"{name}{BASIS}": str(columns[name]["basis_sha256"])
+            for name in columns
+            if "width" in columns[name]
+        }
         return Header(plan, int(document["forwards"]), checksums)
     except (KeyError, TypeError, ValueError) as error:
         raise LedgerError(damage(path / HEADER, "it does not describe a finished ledger")) from error

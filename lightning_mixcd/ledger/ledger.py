@@ -14,7 +14,7 @@ from lightning_mixcd.ledger.arrays import open_array
 from lightning_mixcd.ledger.columns import Array, ColumnSpec, as_array, fit_column, parse_columns
 from lightning_mixcd.ledger.header import HEADER, read_header, verify_columns
 from lightning_mixcd.ledger.model_fingerprint import fingerprint_model, model_difference
-from lightning_mixcd.ledger.plan import Plan, make_plan
+from lightning_mixcd.ledger.plan import BASIS, Plan, make_plan
 from lightning_mixcd.ledger.pool_fingerprint import fingerprint_pool, pool_difference
 from lightning_mixcd.ledger.recording import count_recorded
 
@@ -30,7 +30,7 @@ class Ledger:
 
     Args:
         plan: Size, kinds of columns, fingerprints.
-        columns: Name to array, `(N, ...)`; `correct` and `loss` among them.
+        columns: Name to array, `(N, ...)`; `correct` and `loss` among them; and the bases of columns.
         forwards: Sample-forwards that recording cost.
         check_model: Whether `verify_model` compares.
 
@@ -46,7 +46,7 @@ class Ledger:
         self, plan: Plan, columns: Mapping[str, Array], *, forwards: int = 0, check_model: bool = True
     ) -> None:
         self._plan = plan
-        self._columns = {name: _frozen(columns[name]) for name in plan.columns}
+        self._columns = {name: _frozen(columns[name]) for name in plan.files}
         self._forwards = forwards
         self._check_model = check_model
 
@@ -73,8 +73,8 @@ class Ledger:
         if verify:
             verify_columns(path, header)
         columns = {
-            name: open_array(path / f"{name}.npy", spec, header.plan.size)
-            for name, spec in header.plan.columns.items()
+            name: open_array(path / f"{name}.npy", spec, size)
+            for name, (spec, size) in header.plan.files.items()
         }
         return cls(header.plan, columns, forwards=header.forwards, check_model=check_model)
 
@@ -118,7 +118,7 @@ class Ledger:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of all columns."""
-        return tuple(self._columns)
+        return tuple(self._plan.columns)
 
     @property
     def correct(self) -> Array:
@@ -142,12 +142,24 @@ class Ledger:
         Raises:
             LedgerError: If there is no such column.
         """
-        if name not in self._columns:
+        if name not in self.columns:
             raise LedgerError(
-                f"`name` must be a column of the ledger, one of {list(self._columns)}, got {name!r}. "
+                f"`name` must be a column of the ledger, one of {[*self.columns]}, got {name!r}. "
                 f"Add it with `ledger.with_columns({name}=...)`, or record again with it in `columns`."
             )
         return self._columns[name]
+
+    def basis(self, name: str) -> Array | None:
+        """Look up the vectors of which a column's rows are coordinates; see `record_ledger`.
+
+        Args:
+            name: One of `columns`.
+
+        Returns:
+            Orthonormal vectors, float32, `(k, d)`, so that `column(name) @ basis` are about the vectors that
+            were recorded; None where rows are these vectors.
+        """
+        return self._columns.get(f"{name}{BASIS}")
 
     def with_columns(self, **columns: object) -> "Ledger":
         """Add columns in memory; the files stay as they are.
@@ -249,10 +261,13 @@ class Ledger:
         from lightning_mixcd.ledger.writer import LedgerWriter
 
         plan = self._plan
-        writer = LedgerWriter(path, plan.size, columns=plan.columns, pool=plan.pool, model=plan.model)
+        bases = {name: basis for name in self.columns if (basis := self.basis(name)) is not None}
+        writer = LedgerWriter(
+            path, plan.size, columns=plan.columns, pool=plan.pool, model=plan.model, bases=bases
+        )
         for start in range(0, plan.size, _SAVED_ROWS):
             rows = np.arange(start, min(start + _SAVED_ROWS, plan.size))
-            writer.write(rows, **{name: column[rows] for name, column in self._columns.items()})
+            writer.write(rows, **{name: self.column(name)[rows] for name in self.columns})
         writer.finish(forwards=self._forwards)
 
     # Copies and other processes get read-only arrays too.

@@ -23,7 +23,7 @@ def fingerprint_model(module: nn.Module) -> Document:
     Tensors of up to 4096 elements are read in full, larger ones at up to 4096 evenly strided places; a change
     confined to places between is not seen. Device, memory format and `torch.compile` make no difference. The
     content of tensors on the meta device is left out. Where tensors are sharded, all processes must come here
-    together.
+    together. An adapter of this library that does nothing yet makes no difference either.
 
     Args:
         module: The base model.
@@ -36,6 +36,7 @@ def fingerprint_model(module: nn.Module) -> Document:
         [3, 2]
     """
     tensors = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    tensors = _without_idle_adapters(tensors)
     # `torch.compile` wraps a module, or any part of one, and puts this into the names below it.
     return {
         "tensors": {name.replace("_orig_mod.", ""): _describe(tensor) for name, tensor in tensors.items()}
@@ -72,6 +73,21 @@ def model_difference(recorded: Document, given: Document) -> str | None:
         share = f"{len(found)} of {len(before)} tensors differ"
         return f"same architecture, other weights: {share}, {_enumerate(found)}"
     return None
+
+
+# Adapters put parts of such names into a module, and begin with zeros in those that decide what they do.
+def _without_idle_adapters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    added = [name for name in tensors if any(part.startswith("mixcd") for part in name.split("."))]
+    deciding = [tensors[name] for name in added if ".lora_B." in name or name.endswith("values")]
+    if any(not tensor.is_meta and tensor.any() for tensor in deciding):
+        return tensors
+    # `peft` puts a layer of its own in the place of one that it wraps.
+    wrapped = {name.partition(".lora_")[0] for name in added if ".lora_" in name}
+    names = {name: name.rpartition(".base_layer.") for name in tensors if name not in added}
+    return {
+        f"{layer}.{own}" if layer in wrapped else name: tensors[name]
+        for name, (layer, _, own) in names.items()
+    }
 
 
 def _describe(tensor: Tensor) -> Document:

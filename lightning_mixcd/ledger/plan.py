@@ -5,13 +5,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.ledger.columns import ColumnSpec, parse_columns
 from lightning_mixcd.ledger.documents import Document, damage
 from lightning_mixcd.ledger.model_fingerprint import model_difference
 from lightning_mixcd.ledger.pool_fingerprint import pool_difference
 
-__all__ = ["Plan", "make_plan", "plan_difference", "plan_from_document", "plan_to_document"]
+__all__ = ["BASIS", "Plan", "make_plan", "plan_difference", "plan_from_document", "plan_to_document"]
+
+BASIS = ".basis"  # of the file with the basis of a column
 
 
 class Plan(NamedTuple):
@@ -28,6 +32,21 @@ class Plan(NamedTuple):
     columns: dict[str, ColumnSpec]
     pool: Document | None
     model: Document | None
+
+    @property
+    def files(self) -> dict[str, tuple[ColumnSpec, int]]:
+        """Kind of row and number of rows of each file, by its name: of columns, and of their bases."""
+        bases = {
+            f"{name}{BASIS}": (ColumnSpec(np.dtype(np.float32), (spec.width,)), spec.trailing[0])
+            for name, spec in self.columns.items()
+            if spec.width is not None
+        }
+        return {name: (spec, self.size) for name, spec in self.columns.items()} | bases
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all files on disk, but for what says what they are."""
+        return sum(size * spec.row_bytes for spec, size in self.files.values())
 
 
 def make_plan(
@@ -67,6 +86,7 @@ def plan_to_document(plan: Plan) -> Document:
     """
     columns = {
         name: {"dtype": spec.dtype.str, "shape": [plan.size, *spec.trailing]}
+        | ({} if spec.width is None else {"width": spec.width})
         for name, spec in plan.columns.items()
     }
     return {"size": plan.size, "columns": columns, "pool": plan.pool, "model": plan.model}
@@ -87,7 +107,8 @@ def plan_from_document(document: Document, path: Path) -> Plan:
     """
     try:
         columns = {
-            name: (given["dtype"], tuple(given["shape"][1:])) for name, given in document["columns"].items()
+            name: (given["dtype"], tuple(given["shape"][1:]), given.get("width"))
+            for name, given in document["columns"].items()
         }
         return make_plan(document["size"], columns, document["pool"], document["model"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:

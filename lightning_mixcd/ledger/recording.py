@@ -6,6 +6,7 @@ repeated. A lock that ends with its process keeps a second one out.
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from lightning_mixcd.ledger.arrays import MappedArray, allocate_array, open_arra
 from lightning_mixcd.ledger.columns import Array, ColumnSpec
 from lightning_mixcd.ledger.documents import read_document, sync_folder, write_document
 from lightning_mixcd.ledger.header import HEADER
-from lightning_mixcd.ledger.plan import Plan, plan_difference, plan_from_document, plan_to_document
+from lightning_mixcd.ledger.plan import BASIS, Plan, plan_difference, plan_from_document, plan_to_document
 
 __all__ = ["Recording", "close_recording", "count_recorded", "open_recording"]
 
@@ -32,7 +33,7 @@ class Recording(NamedTuple):
     """Writable maps of a folder that is being recorded.
 
     Args:
-        columns: Name to array, `(N, ...)`.
+        columns: Array of each file: columns, `(N, ...)`, and bases.
         mask: Whether a row is safely on disk, bool, `(N,)`.
         lock: Held as long as anything in this process refers to it.
     """
@@ -42,12 +43,13 @@ class Recording(NamedTuple):
     lock: BaseFileLock
 
 
-def open_recording(path: Path, plan: Plan) -> Recording:
+def open_recording(path: Path, plan: Plan, bases: Mapping[str, Array]) -> Recording:
     """Start recording into a folder, or go on where an interrupted recording stopped.
 
     Args:
         path: The folder; made if missing.
         plan: What is recorded.
+        bases: Basis of each column that has one. Where a recording goes on, those of its start stay.
 
     Returns:
         Maps to write to.
@@ -61,20 +63,20 @@ def open_recording(path: Path, plan: Plan) -> Recording:
     try:
         # Another process may have finished it meanwhile.
         _check_usable(path)
-        _start_unless_begun(path, plan)
+        _start_unless_begun(path, plan, bases)
         return Recording(*_map(path, plan), lock)
     except BaseException:
         _release(lock, path)
         raise
 
 
-def _start_unless_begun(path: Path, plan: Plan) -> None:
+def _start_unless_begun(path: Path, plan: Plan, bases: Mapping[str, Array]) -> None:
     begun = _read_plan(path)
     if begun is None:
-        _start(path, plan)
+        _start(path, plan, bases)
     elif not (path / MASK).exists():
         _remove_columns(path, begun)
-        _start(path, plan)
+        _start(path, plan, bases)
     elif difference := plan_difference(begun, plan):
         raise LedgerError(
             f"The interrupted recording at `{path}` is of something else ({difference}). "
@@ -119,18 +121,23 @@ def _read_plan(path: Path) -> Plan | None:
     return plan_from_document(read_document(path / PARTIAL), path / PARTIAL)
 
 
-def _start(path: Path, plan: Plan) -> None:
+def _start(path: Path, plan: Plan, bases: Mapping[str, Array]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     write_document(path / PARTIAL, plan_to_document(plan))
     try:
-        for name, spec in plan.columns.items():
-            allocate_array(path / f"{name}.npy", spec, plan.size)
+        for name, (spec, size) in plan.files.items():
+            allocate_array(path / f"{name}.npy", spec, size)
+        for name, basis in bases.items():
+            spec, size = plan.files[f"{name}{BASIS}"]
+            stored = open_array(path / f"{name}{BASIS}.npy", spec, size, mode="r+")
+            stored[:] = basis
+            stored.flush()
         # No loss is NaN, so this marks rows that were never written even if the mask is damaged.
         open_array(path / "loss.npy", plan.columns["loss"], plan.size, mode="r+").fill(np.nan)
         allocate_array(path / f"{MASK}.tmp", _MASK_SPEC, plan.size)
     except OSError as error:
         _remove_columns(path, plan)
-        n_bytes = plan.size * sum(spec.row_bytes for spec in (*plan.columns.values(), _MASK_SPEC))
+        n_bytes = plan.n_bytes + plan.size
         message = f"{error.strerror}: recording needs {n_bytes:,} bytes; free some, or choose another `path`"
         raise OSError(error.errno, message, os.fspath(path)) from error
     (path / f"{MASK}.tmp").replace(path / MASK)
@@ -139,8 +146,8 @@ def _start(path: Path, plan: Plan) -> None:
 
 def _map(path: Path, plan: Plan) -> tuple[dict[str, MappedArray], MappedArray]:
     columns = {
-        name: open_array(path / f"{name}.npy", spec, plan.size, mode="r+")
-        for name, spec in plan.columns.items()
+        name: open_array(path / f"{name}.npy", spec, size, mode="r+")
+        for name, (spec, size) in plan.files.items()
     }
     mask = open_array(path / MASK, _MASK_SPEC, plan.size, mode="r+")
     # A damaged mask costs a few rows recorded twice, never a row that was not recorded at all.
@@ -155,7 +162,7 @@ def _flags(mask: Array) -> Array:
 
 
 def _remove_columns(path: Path, plan: Plan) -> None:
-    for name in plan.columns:
+    for name in plan.files:
         (path / f"{name}.npy").unlink(missing_ok=True)
     (path / f"{MASK}.tmp").unlink(missing_ok=True)
 

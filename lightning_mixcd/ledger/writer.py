@@ -4,15 +4,16 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from lightning_mixcd.errors import LedgerError
-from lightning_mixcd.ledger.columns import Array, as_array, fit_column
+from lightning_mixcd.ledger.columns import Array, ColumnSpec, as_array, fit_column, parse_columns
 from lightning_mixcd.ledger.header import write_header
 from lightning_mixcd.ledger.ledger import Ledger
-from lightning_mixcd.ledger.plan import make_plan
+from lightning_mixcd.ledger.plan import BASIS, make_plan
 from lightning_mixcd.ledger.recording import Recording, close_recording, open_recording
 
 __all__ = ["LedgerWriter"]
@@ -37,6 +38,8 @@ class LedgerWriter:
             always recorded.
         pool: Of `fingerprint_pool`; None if the pool is not to be verified later.
         model: Of `fingerprint_model`; None if not known yet (see `finish`), or not to be verified later.
+        bases: By name of a column, vectors `(k, d)` of which its rows, `(N, k)`, are coordinates. Where an
+            interrupted recording goes on, those it was begun with stay; see `basis`.
 
     Raises:
         LedgerError: If the folder holds a finished ledger, a recording of something else, or other files, or
@@ -65,11 +68,14 @@ class LedgerWriter:
         columns: Mapping[str, Any],
         pool: Mapping[str, Any] | None,
         model: Mapping[str, Any] | None,
+        bases: Mapping[str, Array] = MappingProxyType({}),
     ) -> None:
         self._path = Path(path)
-        self._plan = make_plan(size, columns, pool, model)
+        specs = parse_columns(columns)
+        specs |= {name: _with_basis(name, specs.get(name), basis) for name, basis in bases.items()}
+        self._plan = make_plan(size, specs, pool, model)
         # None once finished.
-        self._recording: Recording | None = open_recording(self._path, self._plan)
+        self._recording: Recording | None = open_recording(self._path, self._plan, bases)
         # The mask on disk may only ever lag behind the columns, and the system writes mapped pages back when
         # it likes; so rows are marked here, and there when `flush` has the columns down.
         self._recorded = np.array(self._recording.mask)
@@ -88,6 +94,22 @@ class LedgerWriter:
     def n_recorded(self) -> int:
         """Number of rows that have been written."""
         return int(np.count_nonzero(self._recorded))
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the ledger on disk, but for its header."""
+        return self._plan.n_bytes
+
+    def basis(self, name: str) -> Array:
+        """Look up the basis of a column.
+
+        Args:
+            name: One of `bases`.
+
+        Returns:
+            Vectors of which the rows that are written must be coordinates, `(k, d)`.
+        """
+        return self._unfinished().columns[f"{name}{BASIS}"]
 
     def write(self, index: object, **values: object) -> None:
         """Write some rows; all of them are checked before the first is stored.
@@ -175,6 +197,15 @@ class LedgerWriter:
                 f"The ledger at `{self._path}` is finished and must not change. Read it with `Ledger.open`."
             )
         return self._recording
+
+
+def _with_basis(name: str, spec: ColumnSpec | None, basis: Array) -> ColumnSpec:
+    if spec is None or basis.ndim != 2 or spec.trailing != basis.shape[:1]:
+        raise ValueError(
+            f"`bases` must have k vectors for a column of k numbers in a row, got {basis.shape} for "
+            f"{name!r}, which is {spec}. Pass one vector for each number."
+        )
+    return spec._replace(width=basis.shape[1])
 
 
 def _fit_index(index: object, size: int) -> Array:

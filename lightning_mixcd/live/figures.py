@@ -63,7 +63,7 @@ class LiveFigures(Callback):
             self._history, self._validations = None, 0
         # Other processes have no experiment, and log nothing.
         if stage == "fit" and trainer.is_global_zero and any(map(_shows, trainer.loggers)):
-            import lightning_mixcd.report.rates  # noqa: F401 -- what is not installed is missed before training
+            import lightning_mixcd.report.maps  # noqa: F401 -- what is not installed is missed before training
 
             self._history = History(trainer.loggers[0], self._names)
             trainer.loggers = [*trainer.loggers, self._history]
@@ -114,8 +114,8 @@ def draw(history: History) -> "Iterator[tuple[str, Figure]]":
     from matplotlib import rc_context
 
     from lightning_mixcd.report.curves import composition, curves
+    from lightning_mixcd.report.maps import damage_map, rehearsed_map
     from lightning_mixcd.report.picture import LOOK
-    from lightning_mixcd.report.rates import damage_map
     from lightning_mixcd.report.records import Record
     from lightning_mixcd.report.sweep import Sweep
 
@@ -124,8 +124,8 @@ def draw(history: History) -> "Iterator[tuple[str, Figure]]":
     sweep = Sweep({run: record}, {run: history.curves}, name)
     look: Any = LOOK
     with rc_context(look):
-        for picture in filter(None, (curves(sweep), composition(sweep), damage_map(sweep))):
-            yield picture.name, picture.figure
+        drawn = (draw_one(sweep) for draw_one in (curves, composition, damage_map, rehearsed_map))
+        yield from ((picture.name, picture.figure) for picture in drawn if picture is not None)
 
 
 def _shows(logger: Logger) -> bool:

@@ -31,6 +31,8 @@ def columns(rows: Sequence[Row]) -> dict[str, list[str]]:
         "compute units": [f"{row.compute_units:,.0f}" for row in rows],
         "steps": [f"{row.steps:,.0f}{'*' * row.exhausted}" for row in rows],
         "time": [_times(row.seconds) for row in rows],
+        "trained": _varying([row.trainable_parameters for row in rows], ",.0f"),
+        "active": _varying([row.active_parameters for row in rows], ",.0f"),
         "damaged": [_percent(row.damaged_share) for row in rows],
         "prior gain": [str(row.prior_gain or "-") for row in rows],
         "new gain": [str(row.new_gain or "-") for row in rows],
@@ -84,5 +86,6 @@ def _share(ratio: Interval | None) -> str:
     return "-" if ratio is None else f"{100 * ratio.mean:.0f} [{100 * ratio.low:.0f}, {100 * ratio.high:.0f}]"
 
 
-def _varying(settings: Sequence[float]) -> list[str]:
-    return [f"{value:g}" if len({*settings}) > 1 else "-" for value in settings]
+def _varying(numbers: Sequence[float | None], spec: str = "g") -> list[str]:
+    varies = len({*numbers}) > 1
+    return [format(number, spec) if varies and number is not None else "-" for number in numbers]

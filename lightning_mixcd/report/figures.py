@@ -6,11 +6,12 @@ from collections.abc import Callable
 from matplotlib import rc_context
 from matplotlib.lines import Line2D
 
+from lightning_mixcd.report.calibration import calibration
 from lightning_mixcd.report.curves import composition, curves
 from lightning_mixcd.report.forest import cost, gains, gap
+from lightning_mixcd.report.maps import damage_map, rehearsed_map
 from lightning_mixcd.report.pareto import pareto
 from lightning_mixcd.report.picture import LOOK, Picture
-from lightning_mixcd.report.rates import calibration, damage_map
 from lightning_mixcd.report.style import short
 from lightning_mixcd.report.sweep import Sweep
 
@@ -23,6 +24,7 @@ DRAW: dict[str, Callable[[Sweep], Picture | None]] = {
     "curves": curves,
     "composition": composition,
     "rates": damage_map,
+    "rehearsed": rehearsed_map,
     "calibration": calibration,
     "cost": cost,
 }

@@ -52,6 +52,9 @@ class Record:
         rehearsal_weight: Weight of a rehearsed sample in the loss.
         penalties: Names of the penalties.
         alpha: How far the weights are from the base model (0) to the finetuned one (1); see `wise_ft_curve`.
+        trainable_parameters: How many numbers were trained; None if not counted.
+        active_parameters: How many of these acted on the outputs at the end.
+        active_blocks: Names of the layers that a selective adapter left adapted.
 
     Example:
         >>> Record("mixcd", 0.25, 0, "digits", 0.91, 0.88, 12000, 3.5).name
@@ -72,6 +75,9 @@ class Record:
     rehearsal_weight: float = 1.0
     penalties: tuple[str, ...] = ()
     alpha: float = 1.0
+    trainable_parameters: int | None = None
+    active_parameters: int | None = None
+    active_blocks: tuple[str, ...] = ()
 
     @property
     def setting(self) -> Setting:
@@ -108,7 +114,10 @@ def read_records(folder: Path) -> dict[Path, Record]:
         try:
             values = json.loads(path.read_text())
             values["penalties"] = tuple(values["penalties"])
-            record = Record(**{field.name: values[field.name] for field in fields(Record)})
+            values["active_blocks"] = tuple(values.get("active_blocks", ()))
+            record = Record(**{
+                field.name: values[field.name] for field in fields(Record) if field.name in values
+            })
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a run's record ({error!r}). Delete it or run again.") from error
         key = (record.data, record.name, record.setting, record.seed)

@@ -32,6 +32,8 @@ class Row:
         steps: Mean number of optimizer steps.
         exhausted: Whether any run was ended because its compute units were spent.
         damaged_share: Mean share of the rehearsed samples that were damaged; None if not logged.
+        trainable_parameters: How many numbers were trained, the mean; None if not counted.
+        active_parameters: How many of these acted on the outputs at the end, the mean.
         seconds: Wall-clock time of `fit` as a multiple of that of plain finetuning, the geometric mean.
         prior_gain: Paired difference in prior accuracy to the reference at the same setting.
         new_gain: The same in new accuracy.
@@ -51,6 +53,8 @@ class Row:
     steps: float
     exhausted: bool
     damaged_share: float | None
+    trainable_parameters: float | None
+    active_parameters: float | None
     seconds: Interval | None
     prior_gain: Interval | None
     new_gain: Interval | None
@@ -104,7 +108,9 @@ class _Comparison:
             float(np.mean([run.compute_units for run in runs.values()])),
             float(np.mean([run.steps for run in runs.values()])),
             any(run.exhausted for run in runs.values()),
-            _mean([run.damaged_share for run in runs.values()]),
+            _mean(run.damaged_share for run in runs.values()),
+            _mean(run.trainable_parameters for run in runs.values()),
+            _mean(run.active_parameters for run in runs.values()),
             _slowdown(runs, self.plain),
             t_interval([*gains.values()]),
             t_interval([a.new_accuracy - b.new_accuracy for a, b in _pairs(runs, against)]),

@@ -85,6 +85,8 @@ class Probing(Strategy):
     def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:
         ledger = some_correct(ledger)
         self._features = column_of(ledger, "features", self, ndim=2)
+        basis = ledger.basis("features")
+        self._basis = None if basis is None else torch.from_numpy(np.array(basis))
         self._label = column_of(ledger, "label", self)
         correct = np.flatnonzero(ledger.correct)
         self.n_available = len(correct)
@@ -170,7 +172,8 @@ class Probing(Strategy):
         self._margin[rows] = margins.clamp(-LARGEST, LARGEST).numpy()
 
     def _base(self, index: Array) -> Tensor:
-        return torch.from_numpy(self._features[index]).float()
+        rows = torch.from_numpy(self._features[index]).float()
+        return rows if self._basis is None else rows @ self._basis
 
     @override
     @abstractmethod
@@ -188,15 +191,15 @@ class Probing(Strategy):
         found = {
             "place": self._place[rows].astype(np.int64),
             "margin": self._margin[rows],
-            "base_features": self._features[rows],
         }
-        return {name: torch.from_numpy(values) for name, values in found.items()}
+        known = {name: torch.from_numpy(values) for name, values in found.items()}
+        return known | {"base_features": self._base(rows)}
 
     @override
     def tally(self, outcome: Outcome) -> Tensor:
         context = outcome.context
         counts = self._calibration.tally(context["place"], ~outcome.correct, context["margin"])
-        base = context["base_features"].float()
+        base = context["base_features"]
         # A lesson on no rows comes without features.
         now = base if outcome.features is None else outcome.features
         return torch.cat([counts, self._drift.tally(base, now, self._attached())])

@@ -92,6 +92,7 @@ class MixCD(BinnedStrategy):
         self.estimator.reset(self.n_bins)
         keep_wrong = self.wrong_share > 0
         n_bins = self.n_bins + keep_wrong
+        self._rows = torch.zeros(n_bins, dtype=torch.int64)
         wrong = bin_dtype(n_bins).type(self.n_bins if keep_wrong else NEVER)
         return np.where(ledger.correct, bins, wrong), n_bins
 
@@ -105,6 +106,7 @@ class MixCD(BinnedStrategy):
             )
         super().setup_streams(sizes, seed=seed)
         self.n_bins = len(sizes)
+        self._rows = torch.zeros(self.n_bins, dtype=torch.int64)
         self.estimator.reset(self.n_bins)
 
     @override
@@ -122,12 +124,13 @@ class MixCD(BinnedStrategy):
 
     @override
     def tally(self, outcome: Outcome) -> Tensor:
-        # One column more than bins: base-wrong samples are counted there and read by nobody.
+        # One column more than bins, for base-wrong samples, of which only the number matters.
         return bin_counts(outcome.context["bin"], ~outcome.correct, self.n_bins + 1)
 
     @override
     def update(self, tally: Tensor, *, steps: float) -> None:
         self.estimator.update(tally[0, : self.n_bins], tally[1, : self.n_bins], steps=steps)
+        self._rows = self._rows.to(tally.device) + tally[1, : len(self._rows)].long()
 
     @override
     def signal(self) -> Tensor:
@@ -140,12 +143,14 @@ class MixCD(BinnedStrategy):
         pool = {"damage_rate": (rates * share.to(rates)).sum()}
         if self.n_bins > MOST_LOGGED_BINS:
             return pool
-        return pool | {f"rate/{k:02d}": rate for k, rate in enumerate(rates.unbind())}
+        pool |= {f"rate/{k:02d}": rate for k, rate in enumerate(rates.unbind())}
+        return pool | {f"rows/{k:02d}": rows for k, rows in enumerate(self._rows.float().unbind())}
 
     @override
     def state_dict(self) -> dict[str, Tensor]:
-        return self.estimator.state_dict()
+        return {**self.estimator.state_dict(), "rows": self._rows}
 
     @override
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.estimator.load_state_dict(state)
+        self._rows = state["rows"]

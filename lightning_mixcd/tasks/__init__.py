@@ -14,6 +14,7 @@ from lightning_mixcd.tasks.tensor_data import TensorDataModule
 from lightning_mixcd.tasks.texts import TextTask
 from lightning_mixcd.tasks.transformer import load_network
 from lightning_mixcd.tasks.two_heads import TwoHeads
+from lightning_mixcd.tasks.vit import vit
 from lightning_mixcd.tasks.writers import Writer
 
 __all__ = [
@@ -41,4 +42,5 @@ __all__ = [
     "sentence_pairing",
     "span_pairing",
     "translation_pairing",
+    "vit",
 ]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_mixcd.data import Pool
+from lightning_mixcd.data.vocabularies import check_alike, tokenizer_of
 from lightning_mixcd.tasks.tokenizers import check_lengths
 
 __all__ = ["check_inputs"]
@@ -37,19 +38,16 @@ def check_inputs(trainer: Trainer, module: LightningModule) -> None:
 
     Raises:
         ValueError: If a tokenizer has more tokens than the model, a text is longer than the model can read, a
-            label is no class of the model, or the pool was read by another tokenizer than the rest.
+            label is no class of the model, or validation data were read by another tokenizer.
     """
     network: Any = module.network
-    config, first, of = network.config, None, ""
+    config, first = network.config, None
     for source in _sources(trainer):
-        tokenizer: Any = getattr(source.collate_fn, "tokenizer", None)
-        if tokenizer is not None:
+        if (tokenizer := tokenizer_of(source)) is not None:
             _check_vocabulary(source.name, tokenizer, config)
-            # With a step of its own the pool may have inputs of its own.
-            if first is not None and not (source.name == "pool" and hasattr(module, "rehearsal_step")):
-                _check_same(first, of, tokenizer, source.name)
-            if first is None:
-                first, of = tokenizer, source.name
+            first = first or source
+            if source.name != "pool":  # which `RehearsalCallback` asks about
+                check_alike(first.name, first, source.name, source)
         samples = source.dataset
         if not isinstance(samples, list) or not samples or not {"input_ids", "labels"} & {*samples[0]}:
             continue
@@ -76,15 +74,6 @@ def _check_vocabulary(name: str, tokenizer: Any, config: Any) -> None:  # noqa: 
         raise ValueError(
             f"The tokenizer of the {name} must have at most the {config.vocab_size} tokens of the model, got "
             f"{len(tokenizer)}. Name the same model for both, or raise the model's `vocab_size`."
-        )
-
-
-def _check_same(first: Any, of: str, tokenizer: Any, name: str) -> None:  # noqa: ANN401
-    if tokenizer is not first and tokenizer.get_vocab() != first.get_vocab():
-        raise ValueError(
-            f"The {name} must be read by the tokenizer of the {of}, a {type(first).__name__} of "
-            f"{len(first)} tokens, got another: a {type(tokenizer).__name__} of {len(tokenizer)}. Tokenize "
-            "both alike, with the tokenizer of the model."
         )
 
 

@@ -1,9 +1,10 @@
 """Text classification tasks on frozen sentence embeddings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from lightning_mixcd.tasks.embedding import CACHE_DIR, embed, packaged_encoder
@@ -11,7 +12,21 @@ from lightning_mixcd.tasks.pairing import Pairing
 from lightning_mixcd.tasks.tensor_data import TensorDataModule
 from lightning_mixcd.tasks.texts import TextTask, joint_labels, own_labels
 
-__all__ = ["embedded_text_pairing", "embedded_text_tasks"]
+__all__ = ["EmbeddedTexts", "embedded_text_pairing", "embedded_text_tasks"]
+
+
+class EmbeddedTexts(TensorDataset):
+    """Sentence embeddings and classes; and the sentences, for whoever wants to show them.
+
+    Args:
+        texts: N sentences.
+        vectors: Their embeddings, `(N, d)`.
+        classes: Their classes, int64, `(N,)`.
+    """
+
+    def __init__(self, texts: Sequence[str], vectors: Tensor, classes: Tensor) -> None:
+        super().__init__(vectors, classes)
+        self.texts = texts
 
 
 def embedded_text_pairing(
@@ -77,8 +92,8 @@ def embedded_text_tasks(
         labels = [part for k in range(0, len(labels), 2) for part in own_labels(labels[k : k + 2])]
     datasets = []
     for split, classes in zip(splits, labels, strict=True):
-        vectors = embed(split.texts, encoder, cache_dir=cache_dir)
-        datasets.append(TensorDataset(torch.from_numpy(vectors).float(), torch.from_numpy(classes)))
+        vectors = torch.from_numpy(embed(split.texts, encoder, cache_dir=cache_dir)).float()
+        datasets.append(EmbeddedTexts(split.texts, vectors, torch.from_numpy(classes)))
     return {
         name: TensorDataModule(*datasets[2 * k : 2 * k + 2], batch_size=batch_size)
         for k, name in enumerate(tasks)

@@ -24,7 +24,7 @@ class TextRows:
             files `{"path": "json", "data_files": {"train": "a.jsonl.gz", "test": "b.jsonl.gz"}}`.
         names: What a needed column is called in the data, where that differs, as in `{"text": "premise"}`.
         columns: Further columns to keep for partitions.
-        train: Split to train on, or a part of it such as `"train[:1000]"`.
+        train: Split to train on, or a part of it such as `"train[:1000]"` or `"train[::3]"`, every third row.
         val: Split to measure on.
 
     Example:

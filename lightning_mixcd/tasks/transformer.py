@@ -83,7 +83,8 @@ class TransformerModule(LightningModule, ABC):
     @override
     def configure_optimizers(self) -> Any:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(trained, lr=self.lr)
+        # On the CPU torch's own choice takes six times as long; elsewhere fused ones do not go with fp16.
+        return torch.optim.AdamW(trained, lr=self.lr, fused=self.device.type == "cpu" or None)
 
 
 def load_network(

@@ -188,8 +188,9 @@ def test_folder_of_another_chain_is_refused(finished):
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("wise_ft=[0,1]", r"`wise_ft` and `ckpt_path` must be empty for a chain, got \[0, 1\]"),
-        ("ckpt_path=x.ckpt", r"`wise_ft` and `ckpt_path` must be empty for a chain, got \[\] and x.ckpt"),
+        ("wise_ft=[0,1]", r"must be empty for a chain, got \['wise_ft'\]"),
+        ("ckpt_path=x.ckpt", r"must be empty for a chain, got \['ckpt_path'\]"),
+        ("ledger=x.ledger", r"must be empty for a chain, got \['ledger'\]"),
     ],
 )
 def test_what_a_chain_cannot_do_is_refused(tmp_path, override, complaint):

@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 
 from lightning_mixcd.report import read_records
+from tests.processes import run_script
 
 SHORT = ["trainer=cpu", "trainer.max_epochs=2", "base.max_epochs=2", "trainer.enable_progress_bar=false"]
 
 
-def run(folder, script, *arguments):
-    command = [str(Path(sys.executable).with_name(script)), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+def script(name):
+    return Path(sys.executable).with_name(name)
+
+
+def run(folder, name, *arguments):
+    return run_script(script(name), *arguments, folder=folder, seconds=120)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,8 @@ def sweep(tmp_path_factory):
         "hydra.launcher.n_jobs=2",
         "hydra.sweep.dir=runs",
     ]
-    done = run(folder, "mixcd-train", "-m", *chosen, *SHORT)
+    command = [script("mixcd-train"), "-m", *chosen, *SHORT]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -69,8 +74,6 @@ def test_sweep_over_methods_with_one_of_the_users_own(sweep):
     )
     chosen = [
         "method=glob([mi?e,uniform+e*],exclude=uniform+ewc)",
-        "hydra/launcher=joblib",
-        "hydra.launcher.n_jobs=2",
         "hydra.sweep.dir=methods",
     ]
     done = run(sweep, "mixcd-train", "-m", "--config-dir", "myconf", *chosen, *SHORT, "trainer.max_epochs=1")

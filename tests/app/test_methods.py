@@ -1,9 +1,11 @@
 """The group `method`: all that a comparison compares, on one axis of a sweep."""
 
+import copy
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
@@ -52,6 +54,13 @@ def test_method_is_what_the_report_calls_it_and_compare_all_has_what_it_needs(co
         assert missing == ({"strategy.function.path"} if name == "function" else set())
 
 
+def test_methods_are_not_copied_with_the_store_and_stay_as_they_are():
+    store = ConfigStore.instance()
+    assert copy.deepcopy(store.repo)["method"] is store.repo["method"]
+    store.load("method/uniform+kd.yaml").node.defaults.clear()
+    assert store.load("method/uniform+kd.yaml").node == methods()["uniform+kd"]
+
+
 def test_method_changes_nothing_else(composed):
     def plain(config):
         return {group: config[group] for group in config if group != "hydra"}
@@ -87,6 +96,12 @@ def test_only_penalties_that_need_no_rehearsed_rows_are_offered_by_themselves(na
 def test_method_with_another_in_its_place_is_refused(beside, comes_to, composed):
     with pytest.raises(ValueError, match=rf"`method` must .*got uniform\+kd .* make it {comes_to}\."):
         method_name(composed("method=uniform+kd", *beside))
+
+
+def test_adapter_is_part_of_the_name_and_goes_with_every_method(composed):
+    assert method_name(composed("strategy=mixcd", "adapter=lora")) == "mixcd+lora"
+    assert method_name(composed("method=uniform+kd", "adapter=selective_lora")) == "uniform+kd+selective_lora"
+    assert not any("lora" in name for name in methods())
 
 
 def test_method_goes_with_more_of_the_same_and_with_a_name(composed):

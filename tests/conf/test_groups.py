@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
+from lightning_mixcd.adapters import Adapter
 from lightning_mixcd.app.conf import conf_dir, make
 from lightning_mixcd.estimators import Estimator
 from lightning_mixcd.partitions import Partition
@@ -62,10 +63,12 @@ def test_each_group_has_options():
     assert {group for group, _ in OPTIONS} == set(KINDS)
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == {
         *KINDS,
+        "adapter",
         "callbacks",
         "experiment",
         "hydra",
         "penalty",
+        "solver",
         "stages",
         "weights",
     }
@@ -89,6 +92,13 @@ def test_penalty_is_made_under_its_name(composed, option):
     made = make(composed(f"penalty={option}").penalty)
     assert [*made] == ([] if option == "none" else [option])
     assert all(isinstance(penalty, Penalty) for penalty in made.values())
+
+
+@pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "adapter").glob("*.yaml")))
+def test_adapter_is_made_under_its_name(composed, option):
+    made = make(composed(f"adapter={option}").adapter)
+    assert [*made] == ([] if option == "none" else [option])
+    assert all(isinstance(adapter, Adapter) for adapter in made.values())
 
 
 def test_penalties_are_combined(composed):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,15 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_mixcd.errors import CaptureError
-from lightning_mixcd.influence import ConjugateGradients, Exact, Stage, influence
+from lightning_mixcd.influence import (
+    ConjugateGradients,
+    Curvature,
+    Exact,
+    Stage,
+    TwoStages,
+    influence,
+    score_pool,
+)
 from tests.influence.pipeline import (
     FINETUNE,
     N_NEW,
@@ -175,3 +185,30 @@ def test_queries_without_labels_are_refused():
     base, new = stages(None, losses=None)
     with pytest.raises(CaptureError, match="Targets must be whole numbers"):
         influence(base, new, [(QUERIES[0][0], 0.5)], embedding="embedding")
+
+
+def test_one_hessian_serves_all_queries(monkeypatch):
+    made = []
+    inner = Curvature.matrix
+    monkeypatch.setattr(Curvature, "matrix", lambda self: made.append(self) or inner(self))
+    base, new = stages(1.0)
+    both = TwoStages(base, new, embedding="embedding", alpha=1.0, solver=Exact())
+    directions = [both.direction([QUERY_DATA[i]]) for i in range(4)]
+    assert len(made) == 2
+    alone = [score_pool(base, direction, progress=False) for direction in directions]
+    np.testing.assert_allclose(np.mean(alone, axis=0), scores(1.0), rtol=1e-9)
+
+
+def test_queries_may_be_read_in_a_way_of_their_own():
+    base, new = stages(1.0)
+    both = TwoStages(base, new, embedding="embedding", alpha=1.0, solver=Exact())
+    doubled = replace(new, data=QUERY_DATA, losses=lambda module, batch: 2 * rows(module, batch))
+    found = score_pool(base, both.direction(doubled), progress=False)
+    np.testing.assert_allclose(found, 2 * scores(1.0), rtol=1e-9)
+
+
+def test_queries_to_another_module_are_refused():
+    base, new = stages(1.0)
+    both = TwoStages(base, new, embedding="embedding", alpha=1.0)
+    with pytest.raises(ValueError, match="`queries` must be asked of the finetuned module"):
+        both.direction(base)

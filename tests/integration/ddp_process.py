@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -185,7 +184,3 @@ def main(folder: Path) -> None:
             with joined(n, folder / f"store{number}"):
                 found |= make()
     (folder / f"rank{rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,14 +1,15 @@
-"""Several processes on the CPU, each a plain subprocess that writes down what it saw."""
+"""Several processes on the CPU, each of which writes down what it saw."""
 
 import json
 import os
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import torch
+
+from tests.processes import start
 
 
 def together(tmp_path_factory, module, n):
@@ -32,28 +33,33 @@ def together(tmp_path_factory, module, n):
 
 def _run(module, n, folder):
     """Exit codes and what was printed."""
+    printed = [folder / f"printed{rank}" for rank in range(n)]
     children = [
-        subprocess.Popen(
-            [sys.executable, "-m", f"tests.integration.{module}", str(folder)],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "NODE_RANK": "0", "OMP_NUM_THREADS": "1", "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        start(
+            _main,
+            module,
+            folder,
+            folder=Path(__file__).parents[2],
+            printed=[printed[rank]] * 2,
+            environment={"NODE_RANK": "0", "LOCAL_RANK": str(rank)},
         )
         for rank in range(n)
     ]
     # One that failed must not leave the others waiting for it.
     deadline = time.monotonic() + 300
-    while any(child.poll() is None for child in children) and time.monotonic() < deadline:
-        if any(child.poll() for child in children):
+    while any(child.is_alive() for child in children) and time.monotonic() < deadline:
+        if any(child.exitcode for child in children):
             break
         time.sleep(0.1)
     for child in children:
-        if child.poll() is None:
-            child.kill()
-    told = [child.communicate()[0] for child in children]
-    return [child.returncode for child in children], told
+        child.kill()
+        child.join()
+    return [child.exitcode for child in children], [path.read_text() for path in printed]
+
+
+def _main(module, folder):
+    torch.set_num_threads(1)
+    import_module(f"tests.integration.{module}").main(folder)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,3 @@ def main(folder: Path) -> None:
             checkpoint = folder / name / f"step={CUT}.ckpt"
             found[f"{name} resumed"] = fit(folder / "resumed", name, seed=2, ckpt_path=checkpoint)
     (folder / f"rank{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

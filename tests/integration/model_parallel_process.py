@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -138,7 +137,3 @@ def main(folder: Path) -> None:
             with joined(n, folder / f"store{n}"):
                 found |= make(folder)
     (folder / f"rank{rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

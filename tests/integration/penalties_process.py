@@ -1,8 +1,7 @@
-"""One of the processes of `test_penalties.py`; writes down what it saw."""
+"""One of the processes of `test_penalties.py` and `test_adapters.py`; writes down what it saw."""
 
 import json
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 from lightning_mixcd import Pool, RehearsalCallback, Uniform
 from lightning_mixcd.partitions import ByLabel
 from lightning_mixcd.penalties import AGEM, DER, GEM, Distillation
+from tests.adapters.low_rank import learnt_by
 from tests.integration.launching import joined
 from tests.penalties.replay import ledger_with_logits
 from tests.toys import Toy, finetune, pool, trainer, weights
@@ -61,8 +61,5 @@ def main(folder: Path) -> None:
         found = {name: fit(name, alike(rank, 2), **together) for name in PENALTIES}
         for name in ("agem", "gem"):
             found[f"{name}, unlike"] = fit(name, unlike(rank), mix_ratio=0.25, **together)
+        found["adapter"] = learnt_by(rank, 2, **together)
     (folder / f"rank{rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

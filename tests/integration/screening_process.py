@@ -2,9 +2,7 @@
 
 import json
 import os
-import sys
 import warnings
-from pathlib import Path
 
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
@@ -37,7 +35,3 @@ def main(folder):
     with joined(2, folder / "store"):
         found = {name: fit(name) for name in SCREENS}
     (folder / f"rank{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,3 @@ def main(folder: Path) -> None:
             found[name] = fit(name, alike(rank, 2), **together)
         found["unlike"] = fit("mixcd", unlike(rank), mix_ratio=0.25, **together)
     (folder / f"rank{rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

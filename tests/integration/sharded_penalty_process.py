@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,3 @@ def main(folder: Path) -> None:
         except CaptureError as error:
             found["refused"] = str(error)
     (folder / f"rank{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
 from lightning_mixcd import Ledger, MixCD, Pool, RehearsalCallback
+from lightning_mixcd.partitions import ByLossQuantile
 from tests.integration.ddp_process import CASES, N_BATCHES
 from tests.integration.launching import together
 from tests.integration.one_process import (
@@ -18,7 +20,7 @@ from tests.integration.one_process import (
     ours,
     share_of,
 )
-from tests.toys import N_POOL, POOL_IDS, Toy, finetune, ledger, pool, rehearsed, trainer
+from tests.toys import N_POOL, POOL_IDS, Toy, finetune, flat, ledger, pool, rehearsed, trainer
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +117,15 @@ def test_share_of_damaged_rows_is_that_of_both(ranks):
     assert shares == pytest.approx(expected)
     assert sum(expected) > 0
     assert one != two
+
+
+def test_rows_of_each_bin_are_those_of_both(ranks, folder):
+    one, two = (drawn(rank["again"]) for rank in ranks)
+    bins = ByLossQuantile(10).bins(Ledger.open(folder / "base.ledger"))
+    logged = [row for _, row in ranks[0]["again"]["logged"] if "train_loss" in row]
+    for n, row in zip((2, 4, 6), logged, strict=True):
+        expected = np.bincount(bins[flat(one[:n] + two[:n])], minlength=10)
+        assert [row[f"rehearsal/rows/{k:02d}"] for k in range(10)] == expected.tolist()
 
 
 @pytest.mark.parametrize("step", [3, 5])

@@ -1,5 +1,6 @@
 """The writer: what is accepted, when it is safe, and how it ends."""
 
+import copy
 import pathlib
 import tracemalloc
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_mixcd.errors import LedgerError
-from lightning_mixcd.ledger import LedgerWriter, fingerprint_model
+from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model
 from tests.ledger.cases import SIZE, assert_true_content, base_model, make_writer, record, rows
 
 
@@ -248,3 +249,47 @@ def test_wide_columns_are_never_held_in_memory(tmp_path):
     tracemalloc.stop()
     assert resident < ledger.column("features").nbytes / 2
     assert ledger.column("features")[::100, 7].tolist() == list(range(0, 1000, 100))
+
+
+BASIS = np.eye(2, 5, dtype=np.float32)
+
+
+def test_basis_of_a_column_stays_with_it(tmp_path):
+    ledger = record(tmp_path / "a", bases={"features": BASIS})
+    (ledger.with_columns(more=range(SIZE)).with_all_correct()).save(tmp_path / "b")
+    for found in (
+        Ledger.open(tmp_path / "a"),
+        Ledger.open(tmp_path / "b"),
+        copy.deepcopy(ledger),
+    ):
+        assert np.array_equal(found.basis("features"), BASIS)
+        assert found.columns[:5] == ("correct", "loss", "label", "features", "genre")
+        assert found.basis("label") is None
+    with pytest.raises(LedgerError, match="`name` must be a column"):
+        ledger.column("features.basis")
+
+
+def test_basis_that_was_begun_with_stays(tmp_path):
+    writer = make_writer(tmp_path / "a", bases={"features": BASIS})
+    writer.write([0], **rows([0]))
+    writer.flush()
+    writer = make_writer(tmp_path / "a", bases={"features": -BASIS})
+    assert np.array_equal(writer.basis("features"), BASIS)
+    with pytest.raises(LedgerError, match=r"features float16 \(N, 2\) for 5"):
+        make_writer(tmp_path / "a")
+
+
+@pytest.mark.parametrize("bases", [{"features": BASIS[:1]}, {"features": BASIS[0]}, {"other": BASIS}])
+def test_basis_must_fit_its_column(bases, tmp_path):
+    with pytest.raises(ValueError, match="`bases` must have k vectors for a column of k numbers"):
+        make_writer(tmp_path / "a", bases=bases)
+
+
+def test_damaged_basis_is_named(tmp_path):
+    record(tmp_path / "a", bases={"features": BASIS})
+    np.save(tmp_path / "a" / "features.basis.npy", -BASIS)
+    with pytest.raises(LedgerError, match=r"features\.basis\.npy` is damaged"):
+        Ledger.open(tmp_path / "a")
+    (tmp_path / "a" / "features.basis.npy").unlink()
+    with pytest.raises(LedgerError, match=r"features\.basis\.npy` is damaged: the file is missing"):
+        Ledger.open(tmp_path / "a", verify=False)

@@ -14,7 +14,7 @@ from tests import toys
 pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
 NAMES = {"new": "acc/new", "prior": "acc/prior"}
-FIGURES = {"rehearsal/curves", "rehearsal/composition", "rehearsal/rates"}
+FIGURES = {f"rehearsal/{name}" for name in ("curves", "composition", "rates", "rehearsed")}
 
 
 class Measured(toys.Toy):
@@ -95,6 +95,10 @@ def test_figures_show_what_was_logged(monkeypatch):
         logged = [100 * value for value in logger.values(f"rehearsal/rate/{k:02d}")]
         assert shown.tolist() == pytest.approx(logged)
     assert len(bins) == toys.N_CLASSES
+    rows = np.array([logger.values(f"rehearsal/rows/{k:02d}") for k in range(toys.N_CLASSES)])
+    new = np.diff(rows, prepend=0)
+    shares = [mesh.get_array().ravel() for mesh in last["rehearsal/rehearsed"].axes[0].collections]
+    assert np.array(shares) == pytest.approx(100 * new / new.sum(axis=0))
     assert trainer.loggers == [logger]
 
 
@@ -124,7 +128,7 @@ def test_validation_outside_of_fit_draws_nothing():
     trainer, module = fit(LiveFigures(**NAMES), logger)
     before = len(logger.images)
     trainer.validate(module, datamodule=Both(), verbose=False)
-    assert before == len(logger.images) == 6
+    assert before == len(logger.images) == 2 * len(FIGURES)
 
 
 def test_long_curves_are_thinned_out():

@@ -12,7 +12,8 @@ from tests.live.test_figures import FIGURES, NAMES, fit
 
 pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
-EXPECTED = {"compute_units", "damaged_share", "damage_rate", *(f"rate/0{k}" for k in range(toys.N_CLASSES))}
+BINS = {f"{name}/0{k}" for name in ("rate", "rows") for k in range(toys.N_CLASSES)}
+EXPECTED = {"compute_units", "damaged_share", "damage_rate", *BINS}
 
 
 def fake(monkeypatch, **modules):

@@ -14,6 +14,20 @@ def test_columns_that_say_nothing_are_left_out():
     assert texts["steps"] == ["30", "30*"]
 
 
+def test_parameters_are_shown_where_methods_differ_in_them():
+    def counts(trained, active):
+        return {"trainable_parameters": trained, "active_parameters": active}
+
+    alike = [record(seed=seed, **counts(72074, 72074)) for seed in (0, 1)]
+    assert not {"trained", "active"} & {*columns(compare(alike))}
+    adapted = [
+        record("uniform+lora", seed, 0.9, **counts(5000, active)) for seed, active in enumerate((1000, 2000))
+    ]
+    texts = columns(compare([*alike, *adapted, record("old", prior=0.95)]))
+    assert texts["trained"] == ["72,074", "5,000", "-"]
+    assert texts["active"] == ["72,074", "1,500", "-"]
+
+
 def test_markdown_has_a_cell_for_each_text():
     lines = markdown({"method": ["a", "b"], "prior": ["1", "2"]}).splitlines()
     assert lines == ["| method | prior |", "| --- | ---: |", "| a | 1 |", "| b | 2 |"]

@@ -57,7 +57,7 @@ def made(tmp_path_factory):
 
 
 def test_all_figures_are_there(made):
-    names = ["pareto", "gains", "gap", "curves", "composition", "rates", "calibration", "cost"]
+    names = ["pareto", "gains", "gap", "curves", "composition", "rates", "rehearsed", "calibration", "cost"]
     assert [picture.name for picture in made[2]] == names
     sections = [section["id"] for section in made[3].all("section") if "id" in section]
     assert sections == ["table", *names, "configurations"]
@@ -71,7 +71,7 @@ def test_every_method_is_in_every_figure(made):
         (section,) = tree.all("section", id=picture.name)
         inside = [e for e in tree.elements if section in e["in"] and "data-m" in e]
         # Only mix-cd has bins, and only it and what is compared has gains.
-        expected = {"mixcd"} if picture.name in {"rates", "calibration"} else {*numbers}
+        expected = {"mixcd"} if picture.name in {"rates", "rehearsed", "calibration"} else {*numbers}
         for tags in ({"g"}, {"tr"}):
             shown = {e["data-m"] for e in inside if e["tag"] in tags}
             assert shown == {numbers[name] for name in expected}, picture.name

@@ -7,16 +7,14 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, set_start_method
+from multiprocessing import connection, set_start_method
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tests.processes import FORKS
 from tests.soak.death import Death
 
-# Torch and Lightning are imported once; every process is forked from there.
-PROCESSES = get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.soak.training", "tests.soak.reporting"])
 PATIENCE = 120.0  # seconds that no program needs
 
 
@@ -53,7 +51,7 @@ def run(
     folder.mkdir(exist_ok=True)
     port = _free_port() if n_processes > 1 else None
     processes = [
-        PROCESSES.Process(
+        FORKS.Process(
             target=_begin,
             args=(program, folder, arguments, rank, port, death if rank == 0 else None),
         )

@@ -9,13 +9,22 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from lightning_mixcd import Ledger, LedgerError, Pool, Readout, RehearsalCallback, UniformCorrect
+from lightning_mixcd import (
+    Ledger,
+    LedgerError,
+    Pool,
+    Readout,
+    RehearsalCallback,
+    UniformCorrect,
+    record_ledger,
+)
+from lightning_mixcd.ledger import LedgerWriter
 from lightning_mixcd.partitions import ByColumn, ByLabel, Shuffled
 from lightning_mixcd.strategies import HeadProbe, MixCD, ProbeMatching
 from lightning_mixcd.strategies._calibration import EDGES, N_BINS
 from lightning_mixcd.types import Outcome
 from tests.oracles.chance import fits
-from tests.strategies.probing import N, World, generator, noise_probe, plain_margins
+from tests.strategies.probing import D, N, World, generator, noise_probe, plain_margins
 from tests.toys import Toy, base_state, finetune, flat, network, pool, rehearsed, trainer, weights
 
 
@@ -226,7 +235,56 @@ def test_what_is_missing_is_named():
         world.probe.setup(N, narrow, seed=0)
 
 
-def fit(strategy, folder, *, features="net.3", ckpt_path=None, callbacks=(), **settings):
+def projected(world, k, folder):
+    """A ledger of the world with features as k coordinates, and one with what these stand for."""
+    basis = torch.linalg.svd(world.base).Vh[:k]
+    coordinates, label = world.base @ basis.T, world.label
+    columns = {"label": np.int64, "features": ("float32", (k,))}
+    writer = LedgerWriter(
+        folder, N, columns=columns, pool=None, model=None, bases={"features": basis.numpy()}
+    )
+    loss = torch.ones(N)
+    writer.write(np.arange(N), correct=world.correct, loss=loss, label=label, features=coordinates)
+    lifted = Ledger.from_arrays(world.correct, loss, label=label, features=coordinates @ basis)
+    return writer.finish(forwards=N), lifted
+
+
+@pytest.mark.parametrize("kind", [HeadProbe, ProbeMatching])
+@pytest.mark.parametrize("k", [2, D])
+def test_coordinates_of_features_are_as_good_as_what_they_stand_for(kind, k, tmp_path):
+    ours, other = World(kind=kind, rank=2), World(kind=kind, rank=2)
+    for world, ledger in zip((ours, other), projected(ours, k, tmp_path / "l"), strict=True):
+        world.probe.setup(N, ledger, seed=0)
+        world.finetune()
+    for step in range(40):
+        assert torch.equal(ours.lesson(seed=step), other.lesson(seed=step))
+    assert torch.allclose(ours.margins(), other.margins(), atol=1e-4)
+    assert torch.allclose(ours.probe.signal(), other.probe.signal(), atol=1e-4)
+
+
+def test_all_coordinates_are_the_features_themselves(tmp_path):
+    ours, plain = World(), World()
+    ours.probe.setup(N, projected(ours, D, tmp_path / "l")[0], seed=0)
+    for world in (ours, plain):
+        world.finetune()
+    for step in range(40):
+        assert torch.equal(ours.lesson(seed=step), plain.lesson(seed=step))
+    assert torch.allclose(ours.margins(), plain.margins(), atol=1e-3)
+
+
+def test_head_on_few_coordinates_still_follows_drift(tmp_path):
+    world = World(halflife_steps=1e6)
+    world.probe.setup(N, projected(world, D - 1, tmp_path / "l")[0], seed=0)
+    world.finetune()
+    before = np.corrcoef(world.margins(), plain_margins(world))[0, 1]
+    for step in range(60):
+        world.lesson(seed=step)
+    assert np.corrcoef(world.margins(), plain_margins(world))[0, 1] > max(before, 0.85)
+
+
+def fit(strategy, folder, *, features="net.3", ckpt_path=None, callbacks=(), keep=None, **settings):
+    if keep is not None:
+        record_ledger(Toy(), pool(), folder / "l", keep=keep, readout=Readout(features=features))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = Toy(lr=0.02)
@@ -266,10 +324,17 @@ def test_callback_records_the_features_and_lets_the_probe_see_the_model(tmp_path
 
 # The checkpoint is named beside those of the whole run.
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
-@pytest.mark.parametrize("make", [partial(HeadProbe, importance=0.5, partition=ByLabel()), ProbeMatching])
-def test_resumed_run_goes_on_as_the_whole(make, tmp_path):
-    keep = ModelCheckpoint(tmp_path / "c", filename="{epoch}", save_top_k=-1)
-    settings = {"callbacks": [keep], "enable_checkpointing": True}
+@pytest.mark.parametrize(
+    ("make", "keep"),
+    [
+        (partial(HeadProbe, importance=0.5, partition=ByLabel()), None),
+        (ProbeMatching, None),
+        (HeadProbe, {"features": ("float16", 3)}),
+    ],
+)
+def test_resumed_run_goes_on_as_the_whole(make, keep, tmp_path):
+    saved = ModelCheckpoint(tmp_path / "c", filename="{epoch}", save_top_k=-1)
+    settings = {"callbacks": [saved], "enable_checkpointing": True, "keep": keep}
     whole, expected = fit(make(), tmp_path, **settings)
     resumed, got = fit(make(), tmp_path, ckpt_path=tmp_path / "c" / "epoch=0.ckpt", **settings)
     n = len(resumed.seen)
@@ -277,6 +342,32 @@ def test_resumed_run_goes_on_as_the_whole(make, tmp_path):
     assert resumed.seen == whole.seen[-n:]
     assert torch.equal(weights(resumed), weights(whole))
     assert torch.equal(got.strategy.signal(), expected.strategy.signal())
+
+
+@pytest.mark.parametrize("kind", [HeadProbe, ProbeMatching])
+def test_lessons_in_bfloat16_are_summed_in_float32(kind, tmp_path):
+    strategy = kind()
+    module, _ = fit(strategy, tmp_path, precision="bf16-mixed")
+    state = strategy.state_dict()
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
+    assert 0 < float(strategy.metrics()["drift_error"]) < 1
+    x, y = pool().tensors
+    logits = module.net(x[:, :-1]).detach()
+    true = logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    assert np.corrcoef(strategy.margins(np.arange(len(y)), strategy.signal()), true)[0, 1] > 0.7
+
+
+def test_rounded_features_teach_what_they_say():
+    world = World()
+    index = world.draw()
+    now = (world.features[index] + 0.5).bfloat16()
+    outcomes = [
+        Outcome(index, torch.ones(8, dtype=torch.bool), context=world.probe.context(index), features=features)
+        for features in (now, now.float())
+    ]
+    tallies = [world.probe.tally(outcome) for outcome in outcomes]
+    assert tallies[0].dtype == torch.float32
+    assert torch.equal(*tallies)
 
 
 def test_whole_network_as_head_sees_all_there_is_to_see(tmp_path):

@@ -143,7 +143,19 @@ class TestWhatItLearns:
     def test_metrics_are_the_rates_and_their_mean_over_samples(self):
         strategy = by_label(labelled(30, 10, wrong=5), estimator=Static([0.1, 0.5]))
         found = {name: value.item() for name, value in strategy.metrics().items()}
-        assert found == pytest.approx({"damage_rate": 0.2, "rate/00": 0.1, "rate/01": 0.5})
+        rows = {"rows/00": 0, "rows/01": 0}
+        assert found == pytest.approx({"damage_rate": 0.2, "rate/00": 0.1, "rate/01": 0.5, **rows})
+
+    def test_rows_are_counted_from_the_start_with_base_wrong_ones_last(self):
+        ledger, index = labelled(4, 4, wrong=4), [0, 5, 6, 8, 9, 10]
+        strategy, resumed = (by_label(ledger, wrong_share=0.5) for _ in range(2))
+        for _ in range(2):
+            learn(strategy, index, [False] * 6)
+        resumed.load_state_dict(strategy.state_dict())
+        for one in (strategy, resumed):
+            learn(one, [7, 11], [False] * 2)
+            rows = [int(value) for name, value in one.metrics().items() if name.startswith("rows/")]
+            assert rows == [2, 5, 7]
 
     def test_many_bins_log_only_the_mean(self):
         ledger = Ledger.from_arrays(correct=[True] * 65, loss=[0.0] * 65)

@@ -64,7 +64,7 @@ def test_what_fits_is_trained():
 
 @pytest.mark.parametrize("by_callback", [False, True])
 def test_pool_of_another_tokenizer_is_refused(by_callback):
-    match = r"The pool must be read by .* a .* of 18 tokens, got another: .* of 289\. Tokenize"
+    match = r"The pool must be read by .* a .* of 18 tokens, got another: .* of 289, .* in both\. Tokenize"
     refused(classifier(vocab_size=300), match, pool_collator=OTHER, by_callback=by_callback)
 
 

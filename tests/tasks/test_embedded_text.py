@@ -40,6 +40,7 @@ def test_samples_are_the_embeddings_of_their_texts_with_their_classes(pairing, e
     for rows, samples in ((PRIOR, pairing.pool), (NEW, pairing.new.train), (NEW[:1], pairing.new.val)):
         vectors = embed([text for text, *_ in rows], encoder, cache_dir=tmp_path / "vectors")
         assert [y.item() for _, y in samples] == [label for _, label, _ in rows]
+        assert list(samples.texts) == [text for text, *_ in rows]
         assert np.allclose(torch.stack([x for x, _ in samples]).numpy(), vectors)
     assert len(pairing.prior_val.dataset) == 1
 

@@ -21,6 +21,12 @@ def test_a_part_of_a_split_will_do(tmp_path):
     assert save_rows(tmp_path, "a", ROWS).load("train[1:]", ["label"]) == {"label": [1]}
 
 
+@pytest.mark.parametrize("every", [1, 2, 3, 7])
+def test_so_will_every_second_row_or_third(tmp_path, every):
+    rows = save_rows(tmp_path, "a", [{**ROWS[0], "label": k} for k in range(7)])
+    assert rows.load(f"train[::{every}]", ["label"])["label"] == [*range(7)][::every]
+
+
 def test_column_that_is_not_there_is_named_beside_those_that_are(tmp_path):
     with pytest.raises(ValueError, match=r"'hypothesis', 'label', 'genre'\], got \['text'\]"):
         save_rows(tmp_path, "a", ROWS).load("train", ["text", "label"])

@@ -46,6 +46,19 @@ def test_joined_batch_is_what_the_collator_makes_of_all_rows(kind):
     assert all(torch.equal(joined[key], expected[key]) for key in expected)
 
 
+def test_a_step_is_that_of_torchs_own_adamw():
+    batch, _ = ragged("sentences", [3, 9, 5], seed=3)
+    ours, plain = module("sentences").eval(), module("sentences").eval()
+    reference = torch.optim.AdamW(plain.parameters(), lr=plain.lr, fused=False)
+    for model, optimizer in ((ours, ours.configure_optimizers()), (plain, reference)):
+        for _ in range(3):
+            optimizer.zero_grad()
+            model.training_step(batch, 0)["loss"].backward()
+            optimizer.step()
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_is_the_mean_over_rows(kind):
     batch, _ = ragged(kind, [3, 9, 5], seed=3)

@@ -1,0 +1,200 @@
+"""How much the settings of `HeadProbe` and `ProbeMatching` matter, one at a time around the defaults.
+
+Runs are those of `study.sh` at mix ratio 1/16, the ledger for nothing: on intents, where aiming at damage
+helps, and on fashion, where it may hurt. What has been run already is kept.
+
+    MIXCD_DATA=... python benchmarks/sensitivity.py sensitivity --base study/base > table.md
+"""
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from hydra import compose, initialize_config_dir
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
+from study_tables import markdown, mean_gain, text
+
+from lightning_mixcd import (
+    HeadProbe,
+    Pool,
+    PredictedForgetting,
+    ProbeMatching,
+    RehearsalCallback,
+    RehearsalDataModule,
+    Strategy,
+    Uniform,
+    record_ledger,
+)
+from lightning_mixcd.app.base import base_model
+from lightning_mixcd.app.conf import conf_dir, hush, make
+from lightning_mixcd.report import Record, read_records
+from lightning_mixcd.report.records import METRICS, read_logged
+from lightning_mixcd.report.tables import compare
+from lightning_mixcd.strategies._drift import MODELS, DriftModels
+
+RATIO = 1 / 16
+# Pairing: model, and compute units with those of the ledger's pass on top.
+PAIRINGS = {
+    "intents": ("intents", 144966),
+    "topics": ("topics", 75499),
+    "sentiment": ("sentiment", 80120),
+    "fashion": ("image_mlp", 90000),
+    "rotated": ("image_mlp", 85300),
+    "usps": ("image_mlp", 80300),
+}
+BOTH = {
+    "halflife_steps": (25, 400),
+    "uniform_share": (0, 0.5),
+    "rank": (16, 256),
+    "lag": (1, 4, 16),
+    "drift": ("none", "linear"),
+    "coordinates": (16, 32, 64),
+}
+SWEPT: dict[type[Strategy], dict[str, tuple[Any, ...]]] = {
+    HeadProbe: {"candidates_per_row": (16, 256), "sharpness": (1, 3), **BOTH},
+    ProbeMatching: {"candidates_per_row": (2, 16), **BOTH},
+    PredictedForgetting: {},
+}
+
+
+class Variant(NamedTuple):
+    """A strategy with at most one setting that is not the default."""
+
+    method: type[Strategy]
+    setting: str = ""
+    value: object = None
+
+    @property
+    def name(self) -> str:
+        """Name in tables and folders."""
+        return f"{self.method.__name__}_{self.setting}={self.value}" if self.setting else self.method.__name__
+
+    def strategy(self) -> Strategy:
+        """Make the strategy."""
+        elsewhere = self.setting in {"", "lag", "coordinates", "drift"}
+        return self.method(**({} if elsewhere else {self.setting: self.value}))
+
+    def drift(self) -> AbstractContextManager[object]:
+        """Have one model of drift used, whatever another one foresees, if that is the setting."""
+        if self.setting != "drift":
+            return nullcontext()
+        return patch.object(DriftModels, "best", lambda models: models.fits[MODELS.index(self.value)])
+
+
+def variants() -> Iterator[Variant]:
+    """List all of them, the defaults first."""
+    yield Variant(Uniform)
+    for method, settings in SWEPT.items():
+        yield Variant(method)
+        for setting, values in settings.items():
+            yield from (Variant(method, setting, value) for value in values)
+
+
+@lru_cache(1)
+def task(data: str, seed: int, base: Path) -> tuple[Any, Any]:
+    """Read a pairing; return its configuration and its data."""
+    overrides = [f"data={data}", f"model={PAIRINGS[data][0]}", f"seed={seed}", f"base_dir={base}"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("train", [*overrides, "trainer=cpu", "trainer.enable_progress_bar=false"])
+    return config, make(config.data)
+
+
+def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> None:
+    """Finetune once, and write down what came out, unless that was done before."""
+    output = folder / data / variant.name / str(seed)
+    if (output / "result.json").exists():
+        return
+    config, pairing = task(data, seed, base)
+    module, ledger = base_model(config, pairing)
+    if variant.setting == "coordinates":
+        keep = {"features": ("float16", variant.value)}
+        ledger = ledger.with_name(f"base_{variant.value}.ledger")
+        record_ledger(module, pairing.pool, ledger, keep=keep)
+    strategy = variant.strategy()
+    units = PAIRINGS[data][1] - (0 if strategy.needs_ledger else len(pairing.pool))
+    rehearsal = RehearsalCallback(strategy, max_compute_units=units, seed=seed)
+    logger = CSVLogger(output, "logs", "")
+    trainer: Trainer = make(
+        config.trainer, max_epochs=1000, enable_checkpointing=False, logger=logger, callbacks=[rehearsal]
+    )
+    pool = Pool(pairing.pool, lag=variant.value) if variant.setting == "lag" else Pool(pairing.pool)
+    both = RehearsalDataModule(
+        pairing.new, pool, mix_ratio=RATIO, ledger=ledger, prior_val=pairing.prior_val, order_seed=seed
+    )
+    seed_everything(seed, workers=True, verbose=False)
+    start = time.perf_counter()
+    with variant.drift():
+        trainer.fit(module, datamodule=both)
+    Record(
+        name=variant.name,
+        mix_ratio=RATIO,
+        seed=seed,
+        data=data,
+        prior_accuracy=float(trainer.callback_metrics["val/prior/accuracy"]),
+        new_accuracy=float(trainer.callback_metrics["val/new/accuracy"]),
+        compute_units=rehearsal.compute_units,
+        seconds=time.perf_counter() - start,
+        damaged_share=damaged_share(output),
+        steps=trainer.global_step,
+    ).write(output)
+
+
+def damaged_share(output: Path) -> float | None:
+    """Return the share of the rehearsed rows that were damaged, over a run."""
+    logged = read_logged(output / METRICS, "rehearsal/damaged_share")
+    shares = [share for by_step in logged.values() for share in by_step.values() if not math.isnan(share)]
+    return statistics.fmean(shares) if shares else None
+
+
+def table(folder: Path, pairings: list[str]) -> str:
+    """Compare the defaults with uniform rehearsal, and every other variant with its default."""
+    found = {data: [*read_records(folder / data).values()] for data in pairings}
+    names = ("Uniform", *(method.__name__ for method in SWEPT))
+    against = {
+        (data, name): {row.name: row for row in compare(found[data], reference=name)}
+        for data in pairings
+        for name in names
+    }
+    lines = []
+    for variant in variants():
+        reference = variant.method.__name__ if variant.setting else "Uniform"
+        rows = [row for data in pairings if (row := against[data, reference].get(variant.name))]
+        if variant.method is Uniform or len(rows) < len(pairings):
+            continue
+        cells = [[text(row.prior_gain), text(row.new_gain), f"{row.damaged_share:.1%}"] for row in rows]
+        name = f"{variant.setting}={variant.value}" if variant.setting else f"**{variant.name} - uniform**"
+        seeds, mean = f"{min(row.n for row in rows)}", text(mean_gain([row.prior_gain for row in rows]))
+        lines.append([name, seeds, *chain(*cells), mean])
+    columns = [f"{data}: {what}" for data in pairings for what in ("prior", "new", "damaged")]
+    return markdown(["setting", "seeds", *columns, "mean: prior"], lines)
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of the runs")
+    parser.add_argument("--base", type=Path, default=Path("study/base"), help="folder of base models")
+    parser.add_argument("--data", nargs="+", default=["intents", "fashion"], choices=PAIRINGS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", default="", help="variants whose name has this")
+    args = parser.parse_args()
+    hush()
+    for seed in range(args.seeds):
+        for data in args.data:
+            for variant in variants():
+                if args.only in variant.name:
+                    run(variant, data, seed, args.folder, args.base)
+    print(table(args.folder, args.data))
+
+
+if __name__ == "__main__":
+    main()

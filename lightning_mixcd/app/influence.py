@@ -1,0 +1,150 @@
+"""`mixcd-influence`: the pretrain samples that a run's predictions come from."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+import numpy as np
+import numpy.typing as npt
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from lightning_mixcd.app.conf import conf_dir, hush, make
+from lightning_mixcd.app.finished_run import FinishedRun, load_run
+from lightning_mixcd.app.queries import Answers, Queries, choose_queries
+from lightning_mixcd.app.shown import shown
+from lightning_mixcd.app.tables import print_table
+from lightning_mixcd.app.two_stages import RunStages
+from lightning_mixcd.influence import score_pool
+from lightning_mixcd.ledger import Ledger
+from lightning_mixcd.report.explained import Explanation, Sample, table
+from lightning_mixcd.report.explained_page import explained_page
+from lightning_mixcd.report.files import replacing
+from lightning_mixcd.report.picture import Value
+from lightning_mixcd.report.saving import save_rows
+from lightning_mixcd.report.style import short
+
+__all__ = ["explain", "main"]
+
+COLUMN = "influence"
+NOTES = (
+    "A supporting pretrain sample lowered the loss of the finetuned model on what was asked, an opposing one "
+    "raised it. Taking a sample out of N in pretraining changes the mean loss by about -score / N.",
+    "Scores are derivatives, through both stages of training. They say what came through pretraining, not "
+    "what rehearsal did. Trust ranks more than sizes.",
+    "Of many predictions that were asked about together, those with the highest loss are shown.",
+)
+
+
+def explain(config: DictConfig, output: Path) -> list[Explanation]:
+    """Explain predictions of a run, and write what was found.
+
+    Args:
+        config: The command's configuration; see `conf/influence.yaml`.
+        output: Folder for scores, ledger, table and page. A scoring that was interrupted goes on there.
+
+    Returns:
+        The explanations: of all queries together, then of some one by one.
+
+    Raises:
+        ValueError: If an option does not fit; see also `load_run`, `choose_queries`, `TwoStages`.
+    """
+    if config.top < 1:
+        raise ValueError(f"`top` must be at least 1, got {config.top}. The default is 10.")
+    run = load_run(Path(config.run))
+    for module in (run.base, run.finetuned):
+        module.to(config.device)
+    queries = choose_queries(run, config.queries, config.index, batch_size=config.batch_size)
+    solver = make(config.solver) if config.get("solver") else None
+    stages = RunStages.of(run, alpha=config.alpha, solver=solver, batch_size=config.batch_size)
+    ledger = Ledger.open(run.ledger)
+
+    def explained(title: str, rows: slice, path: Path) -> tuple[Explanation, npt.NDArray[np.float64]]:
+        scores = score_pool(stages.base, stages.direction(queries, rows), path=path)
+        best = np.argsort(scores, kind="stable")
+        sides = [
+            [_pool_sample(run, ledger, int(i), float(scores[i])) for i in side]
+            for side in (best[: config.top], best[::-1][: config.top])
+        ]
+        asked = [_query_sample(run, queries, k) for k in range(len(queries.index))[rows][: config.top]]
+        return Explanation(title, sides[0], sides[1], asked), scores
+
+    n = len(queries.index)
+    together, scores = explained(f"{queries.kind}: {n}", slice(n), output / "scores.npy")
+    found = [together]
+    for k in range(min(config.each, n) if n > 1 else 0):
+        number = queries.index[k]
+        path = output / f"scores_{number}.npy"
+        found.append(explained(f"Sample {number} alone", slice(k, k + 1), path)[0])
+    _write(config, run, found, output)
+    _write_ledger(ledger, scores, output / "base.ledger")
+    return found
+
+
+def _pool_sample(run: FinishedRun, ledger: Ledger, index: int, score: float) -> Sample:
+    facts: dict[str, Value] = {"score": score}
+    for name in ledger.columns:
+        if name not in {"correct", "loss"} and ledger.column(name).ndim == 1:
+            facts[name] = ledger.column(name)[index].item()
+    facts |= {"base model": _verdict(ledger.correct[index]), "base loss": ledger.loss[index].item()}
+    return Sample(index, facts, shown(run.train["prior"], index))
+
+
+def _query_sample(run: FinishedRun, queries: Queries, k: int) -> Sample:
+    index = int(queries.index[k])
+    label = queries.after.label
+    facts: dict[str, Value] = {} if label is None else {"label": int(label[k])}
+    facts |= {"base model": _said(queries.before, k), "finetuned": _said(queries.after, k)}
+    return Sample(index, facts, shown(run.val[queries.task], index))
+
+
+def _said(answers: Answers, k: int) -> str:
+    guess = "" if answers.guess is None else f"{answers.guess[k]}, "
+    return f"{guess}{_verdict(answers.correct[k])}, loss {answers.loss[k]:.3g}"
+
+
+def _verdict(correct: np.bool_) -> str:
+    return "right" if correct else "wrong"
+
+
+def _write(config: DictConfig, run: FinishedRun, found: Sequence[Explanation], output: Path) -> None:
+    title = f"{run.record.data}, {run.record.name}: which pretrain samples predictions come from"
+    settings = {str(name): value for name, value in config.items() if value is not None}
+    save_rows(table(found), output / "influence.csv")
+    with replacing(output / "influence.html") as aside:
+        aside.write_text(explained_page(title, found, settings, NOTES), encoding="utf-8")
+
+
+# The files of an earlier call give way: a finished ledger does not change.
+def _write_ledger(ledger: Ledger, scores: npt.NDArray[np.float64], folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    ledger.with_columns(**{COLUMN: scores}).save(folder)
+
+
+def _print(found: Explanation, output: Path) -> None:
+    # Wide enough for the table where there is no terminal to ask.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    rows = table([found])
+    texts = {name: [_cell(row.get(name)) for row in rows] for name in rows[0] if name != "queries"}
+    print_table(console, found.title, texts)
+    for name in ("influence.html", "influence.csv", "scores.npy", "base.ledger"):
+        console.print(f"wrote {output / name}", soft_wrap=True, markup=False)
+
+
+def _cell(value: Value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else short(str(value), 60)
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="influence")
+def main(config: DictConfig) -> None:
+    """Explain predictions of a run, print what supports and opposes all of them together.
+
+    Args:
+        config: The command's configuration.
+    """
+    hush()
+    output = Path(HydraConfig.get().runtime.output_dir)
+    _print(explain(config, output)[0], output)

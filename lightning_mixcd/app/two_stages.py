@@ -1,0 +1,144 @@
+"""A run's two stages of training, as influence functions see them."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Subset
+
+from lightning_mixcd.app.finished_run import FinishedRun
+from lightning_mixcd.app.queries import Queries, readout_of
+from lightning_mixcd.capture import Readout
+from lightning_mixcd.errors import CaptureError
+from lightning_mixcd.influence import (
+    ConjugateGradients,
+    Exact,
+    KroneckerFactored,
+    Solver,
+    Stage,
+    TwoStages,
+)
+from lightning_mixcd.influence.stage import Parameters
+from lightning_mixcd.probe import outputs_of
+from lightning_mixcd.wiring import rehearsal_step
+
+__all__ = ["RunStages", "solver_for"]
+
+DAMPING = 1e-3
+# Parameters up to which a solver is the default.
+EXACT_UP_TO, ITERATIVE_UP_TO = 2_000, 200_000
+
+
+@dataclass(frozen=True)
+class RunStages:
+    """Pretraining and finetuning of a run, ready to be asked about queries.
+
+    Args:
+        base: Pretraining.
+        finetuned: Finetuning.
+        both: The two together.
+        run: The run.
+    """
+
+    base: Stage
+    finetuned: Stage
+    both: TwoStages
+    run: FinishedRun
+
+    @staticmethod
+    def of(
+        run: FinishedRun, *, alpha: float, solver: Solver | None = None, batch_size: int = 256
+    ) -> "RunStages":
+        """Make the stages of a run.
+
+        The embedding is what both losses depend on: the whole network where both tasks have the same outputs,
+        all but the heads where each task has its own.
+
+        Args:
+            run: The run; parameters that a stage's loss does not depend on are frozen.
+            alpha: See `influence`.
+            solver: See `influence`; by default one that the number of parameters allows.
+            batch_size: Samples per forward.
+
+        Returns:
+            The stages.
+        """
+        base, finetuned = (
+            _trained(Stage(module, run.train[task], batch_size=batch_size, readout=readout_of(task)))
+            for task, module in (("prior", run.base), ("new", run.finetuned))
+        )
+        solver = solver or solver_for(sum(p.numel() for p in base.parameters().values()))
+        embedding = {*base.parameters()} & {*finetuned.parameters()}
+        both = TwoStages(base, finetuned, embedding=embedding.__contains__, alpha=alpha, solver=solver)
+        return RunStages(base, finetuned, both, run)
+
+    def direction(self, queries: Queries, rows: slice = slice(None)) -> Parameters:
+        """Find what scores the pool for some of the queries.
+
+        Args:
+            queries: The queries.
+            rows: Which of them, together.
+
+        Returns:
+            The direction, for `score_pool`.
+        """
+        pool = self.run.val[queries.task]
+        data = Subset(pool.dataset, queries.index[rows].tolist())
+        asked = replace(self.finetuned, data=replace(pool, dataset=data), readout=readout_of(queries.task))
+        return self.both.direction(asked)
+
+
+def solver_for(n_parameters: int) -> Solver:
+    """Choose a solver by what it takes: exact for small models, EK-FAC for large ones.
+
+    Args:
+        n_parameters: Parameters of the model.
+
+    Returns:
+        The solver.
+
+    Example:
+        >>> type(solver_for(50_000)).__name__
+        'ConjugateGradients'
+    """
+    if n_parameters <= EXACT_UP_TO:
+        return Exact(DAMPING)
+    if n_parameters <= ITERATIVE_UP_TO:
+        return ConjugateGradients(DAMPING)
+    return KroneckerFactored(damping=1e-4, sampled=drawn_losses)
+
+
+def drawn_losses(module: LightningModule, batch: object) -> Tensor:
+    """Return the loss of each row for a class that the model draws.
+
+    Args:
+        module: The module.
+        batch: The batch.
+
+    Returns:
+        Losses, `(R,)`.
+
+    Raises:
+        CaptureError: If there are no logits of classes, or not the same of both tasks.
+    """
+    readout = Readout()
+    reading = readout.read(outputs_of(module, batch, readout), batch, with_logits=True, with_graph=True)
+    logits = reading.logits
+    if logits is None or logits.ndim != 2 or rehearsal_step(module) is not None:
+        raise CaptureError(
+            "EK-FAC draws labels from logits of classes, the same in both stages, which this model does not "
+            "have. Take solver=ekfac solver.sampled=null, which goes by the labels of the data."
+        )
+    return cross_entropy(logits, logits.softmax(dim=1).multinomial(1)[:, 0], reduction="none")
+
+
+def _trained(stage: Stage) -> Stage:
+    given = {name: p for name, p in stage.module.named_parameters() if p.requires_grad}
+    with stage.at_rest(), torch.enable_grad():
+        loss = stage.row_losses(next(stage.batches())).sum()
+        slopes = torch.autograd.grad(loss, [*given.values()], allow_unused=True)
+    for parameter, slope in zip(given.values(), slopes, strict=True):
+        parameter.requires_grad_(slope is not None)
+    return stage
