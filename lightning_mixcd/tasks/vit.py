@@ -47,9 +47,8 @@ def vit(
         num_channels=1,
         num_labels=n_classes,
     )
-    return Classifier(
-        _Logits(AutoModelForImageClassification.from_config(config)), n_classes=n_classes, lr=lr
-    )
+    network = AutoModelForImageClassification.from_config(config)  # type: ignore[no-untyped-call]
+    return Classifier(_Logits(network), n_classes=n_classes, lr=lr)
 
 
 class _Logits(nn.Module):
