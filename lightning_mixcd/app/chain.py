@@ -144,7 +144,11 @@ def _stage(
 ) -> Stage:
     done, weights = folder / "stage.json", folder / "weights.pt"
     if done.exists():
-        module.load_state_dict(torch.load(weights, weights_only=True))
+        state = torch.load(weights, weights_only=True)
+        if {*state} != {*module.state_dict()}:  # parts of an adapter, which stay in the module
+            for adapter in make(config.adapter).values():
+                adapter.inject(module)
+        module.load_state_dict(state)
         found: Stage = json.loads(done.read_text())
         return found
     folder.mkdir(parents=True, exist_ok=True)

@@ -233,3 +233,14 @@ def test_chains_that_differ_in_later_tasks_share_their_base_model(finished, monk
     tasks = chain._tasks(config)
     _, ledger = chain._base(config, tasks)
     assert [ledger.parent] == [*(folder / "base").iterdir()]
+
+
+def test_chain_resumes_behind_a_stage_that_left_an_adapter_in_the_module(tmp_path):
+    settings = ["adapter=lora", "adapter.lora.at_end=keep"]
+    record = chain.run_chain(chained(tmp_path, *settings))
+    assert any("lora" in name for name in weights_after(tmp_path, 1))
+    shutil.rmtree(tmp_path / "run" / "stages" / "2_turned_180")
+
+    again = chain.run_chain(chained(tmp_path, *settings))
+
+    assert replace(again, seconds=record.seconds) == record
