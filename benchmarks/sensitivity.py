@@ -170,7 +170,10 @@ def table(folder: Path, pairings: list[str]) -> str:
         rows = [row for data in pairings if (row := against[data, reference].get(variant.name))]
         if variant.method is Uniform or len(rows) < len(pairings):
             continue
-        cells = [[text(row.prior_gain), text(row.new_gain), f"{row.damaged_share:.1%}"] for row in rows]
+        cells = [
+            [text(row.prior_gain), text(row.new_gain), f"{100 * (row.damaged_share or 0):.1f}"]
+            for row in rows
+        ]
         name = f"{variant.setting}={variant.value}" if variant.setting else f"**{variant.name} - uniform**"
         seeds, mean = f"{min(row.n for row in rows)}", text(mean_gain([row.prior_gain for row in rows]))
         lines.append([name, seeds, *chain(*cells), mean])
@@ -185,13 +188,13 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=Path("study/base"), help="folder of base models")
     parser.add_argument("--data", nargs="+", default=["intents", "fashion"], choices=PAIRINGS)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", default="", help="variants whose name has this")
+    parser.add_argument("--only", default="", help="variants whose name has this, and the defaults")
     args = parser.parse_args()
     hush()
     for seed in range(args.seeds):
         for data in args.data:
             for variant in variants():
-                if args.only in variant.name:
+                if args.only in variant.name or not variant.setting:
                     run(variant, data, seed, args.folder, args.base)
     print(table(args.folder, args.data))
 

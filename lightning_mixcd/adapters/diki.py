@@ -141,9 +141,4 @@ def _in_order(loader: Any) -> DataLoader[Any]:  # noqa: ANN401 -- whatever the t
             "DIKI needs one `DataLoader` of samples that can be counted, with a `batch_size`, got "
             f"{type(loader).__name__}. Fit the Gaussian in `on_fit_start`: `callback.pools.fit(features)`."
         )
-    return DataLoader(
-        loader.dataset,
-        batch_size=loader.batch_size,
-        collate_fn=loader.collate_fn,
-        generator=torch.Generator().manual_seed(0),
-    )
+    return DataLoader(loader.dataset, batch_size=loader.batch_size, collate_fn=loader.collate_fn)

@@ -120,7 +120,9 @@ def _tasks(config: DictConfig) -> dict[str, LightningDataModule]:
 def _pool(config: DictConfig, tasks: Tasks, n: int) -> tuple[Pool, Any]:
     loaders = {name: task.train_dataloader() for name, task in [*tasks.items()][:n]}
     parts = {
-        name: Pool(loader.dataset, collate_fn=loader.collate_fn, num_workers=config.num_workers)
+        name: Pool(
+            loader.dataset, collate_fn=loader.collate_fn, num_workers=config.num_workers, lag=config.lag
+        )
         for name, loader in loaders.items()
     }
     return union_pool(parts)

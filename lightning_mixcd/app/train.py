@@ -83,7 +83,7 @@ def _data(config: DictConfig, pairing: Pairing, ledger: Path) -> RehearsalDataMo
     pool = pairing.pool if isinstance(pairing.pool, Pool) else Pool(pairing.pool)
     return RehearsalDataModule(
         pairing.new,
-        replace(pool, num_workers=config.num_workers),
+        replace(pool, num_workers=config.num_workers, lag=config.lag),
         mix_ratio=config.mix_ratio,
         ledger=ledger,
         prior_val=pairing.prior_val,

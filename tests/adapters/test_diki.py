@@ -17,6 +17,7 @@ from lightning_mixcd import (
     record_ledger,
 )
 from lightning_mixcd.adapters import DIKI
+from lightning_mixcd.penalties import Penalty
 from tests.adapters.encoders import images, vit
 from tests.toys import Listed, OnBatchEnd, trainer
 
@@ -27,7 +28,7 @@ class Module(pl.LightningModule):
     def __init__(self, *, lr=0.05):
         super().__init__()
         self.network, self.lr = vit().train(), lr
-        self.rows, self.seen = 0, []
+        self.rows, self.seen, self.modes = 0, [], []
         self.network.vit.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, part, inputs, named):
@@ -36,6 +37,7 @@ class Module(pl.LightningModule):
     def training_step(self, batch, batch_idx):
         x, y = batch
         self.seen.append(x)
+        self.modes.append((self.training, torch.is_grad_enabled()))
         logits = self.network(x).logits
         loss = cross_entropy(logits, y)
         self.log("loss", loss)
@@ -126,6 +128,7 @@ def test_looking_at_the_features_leaves_no_trace():
     trainer(diki("one"), logger=Listed()).fit(module, DataLoader(task(1), batch_size=20, shuffle=True))
     assert module.training
     assert module.network.training
+    assert module.modes == [(False, False)] * 3 + [(True, True)] * 3
     # Behind the three batches that were looked at, in the order of the data.
     torch.testing.assert_close(torch.cat(module.seen[:3]), task(1).tensors[0])
     torch.testing.assert_close(module.seen[3:], plain.seen)
@@ -195,6 +198,19 @@ def test_rehearsed_rows_go_through_the_branch():
     torch.testing.assert_close(module.eval().network(x).logits, vit()(x).logits, rtol=1e-4, atol=1e-5)
 
 
+def test_penalties_do_not_see_what_is_looked_at():
+    class Counting(Penalty):
+        steps = 0
+
+        def loss(self, step):
+            self.steps += 1
+
+    penalty = Counting()
+    rehearsal = RehearsalCallback(Uniform(), pool=task(2), penalties=[penalty])
+    trainer(rehearsal, diki()).fit(Module(), loader(1))
+    assert penalty.steps == 3
+
+
 @pytest.mark.parametrize("first", ["adapter", "rehearsal"])
 def test_ledger_of_the_base_model_stays_valid(tmp_path, first):
     pool = task(2)
@@ -203,6 +219,16 @@ def test_ledger_of_the_base_model_stays_valid(tmp_path, first):
     callbacks = [diki("one"), rehearsal]
     trainer(*(callbacks if first == "adapter" else callbacks[::-1])).fit(Module(), loader(1))
     assert rehearsal.compute_units == 60 + 3 * (60 + 30)
+
+
+def test_ledger_of_a_model_that_has_learnt_a_task(tmp_path):
+    module, pool = chain(1).train(), task(1)
+    ledger = record_ledger(module, pool, tmp_path / "next.ledger")
+    x, y = pool.tensors
+    assert ledger.correct.tolist() == (module.eval().network(x).logits.argmax(1) == y).tolist()
+    rehearsal = RehearsalCallback(MixCD(), pool=pool, ledger=ledger, mix_ratio=0.5)
+    trainer(rehearsal, diki()).fit(module, loader(0))
+    assert module.mixcd_diki.tasks == ["task 0", "task 1"]
 
 
 def ledger():

@@ -286,6 +286,14 @@ def test_tasks_begin_in_order(learnt):
         learnt.pools.fit(torch.eye(16))
 
 
+def test_features_are_the_frozen_models_in_training_mode_too(learnt):
+    x = images(5, kind=1)[0]
+    learnt.pools.train()
+    found = learnt.pools.features_of(lambda: learnt(x))
+    torch.testing.assert_close(found, nn.functional.normalize(vit().vit(x).last_hidden_state[:, 0], dim=1))
+    assert learnt.pools.branches[0].training
+
+
 def test_features_are_of_one_run_of_the_encoder(learnt):
     with pytest.raises(ValueError, match="encoder must run once for a batch, but it ran 2 times"):
         learnt.pools.features_of(lambda: [learnt(images(2)[0]), learnt(images(2)[0])])

@@ -13,11 +13,11 @@ from omegaconf import OmegaConf, open_dict
 from torch.utils.data import ConcatDataset
 
 from lightning_mixcd import Pool, RehearsalCallback, RehearsalDataModule, record_ledger
-from lightning_mixcd.app import chain
+from lightning_mixcd.app import chain, train
 from lightning_mixcd.app.conf import conf_dir, make
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.chains import read_chains
-from lightning_mixcd.tasks import digits_task, mlp
+from lightning_mixcd.tasks import digits_pairing, digits_task, mlp
 from tests.toys import QUIET
 
 NAMES = ["upright", "turned_90", "turned_180"]
@@ -244,3 +244,11 @@ def test_chain_resumes_behind_a_stage_that_left_an_adapter_in_the_module(tmp_pat
     again = chain.run_chain(chained(tmp_path, *settings))
 
     assert replace(again, seconds=record.seconds) == record
+
+
+def test_pools_are_fetched_as_configured(tmp_path):
+    config, tasks = chained(tmp_path, "num_workers=2", "lag=12"), {"upright": digits_task()}
+    of_chain, _ = chain._pool(config, tasks, 1)
+    of_run = train._data(config, digits_pairing(), tmp_path / "base.ledger").pool
+
+    assert [(pool.num_workers, pool.lag) for pool in (of_chain, of_run)] == [(2, 12)] * 2
