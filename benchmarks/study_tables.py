@@ -238,7 +238,7 @@ def text(gain: Interval | None) -> str:
 
 
 def _share(gap: Interval | None) -> str:
-    return "-" if gap is None else f"{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]"
+    return "-" if gap is None else gap.written(".2f")
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

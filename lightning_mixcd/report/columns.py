@@ -79,11 +79,11 @@ def _percent(value: float | None) -> str:
 
 
 def _times(ratio: Interval | None) -> str:
-    return "-" if ratio is None else f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return "-" if ratio is None else ratio.written(".2f")
 
 
 def _share(ratio: Interval | None) -> str:
-    return "-" if ratio is None else f"{100 * ratio.mean:.0f} [{100 * ratio.low:.0f}, {100 * ratio.high:.0f}]"
+    return "-" if ratio is None else ratio.written(".0f", scale=100)
 
 
 def _varying(numbers: Sequence[float | None], spec: str = "g") -> list[str]:

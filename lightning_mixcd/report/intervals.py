@@ -14,7 +14,7 @@ Values = Sequence[float] | npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % confidence interval.
+    """A mean with its 95 % confidence interval; written without one where there is one value only.
 
     Args:
         mean: The mean.
@@ -27,7 +27,20 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        return self.written("+.1f", scale=100)
+
+    def written(self, form: str, *, scale: float = 1.0) -> str:
+        """Write mean and interval.
+
+        Args:
+            form: Format of each number.
+            scale: What each is multiplied by.
+
+        Returns:
+            The text, the interval in brackets.
+        """
+        mean, low, high = (f"{scale * value:{form}}" for value in (self.mean, self.low, self.high))
+        return mean if self.low == self.high else f"{mean} [{low}, {high}]"
 
 
 def t_interval(values: Values) -> Interval | None:

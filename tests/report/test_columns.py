@@ -7,7 +7,7 @@ def test_columns_that_say_nothing_are_left_out():
     texts = columns(compare([record(), record("mixcd", prior=0.85)]))
     assert texts["method"] == ["uniform", "mixcd"]
     assert texts["prior"] == ["80.0", "85.0"]
-    assert texts["prior gain"] == ["+0.0 [+0.0, +0.0]", "+5.0 [+5.0, +5.0]"]
+    assert texts["prior gain"] == ["+0.0", "+5.0"]
     assert not {"weight", "alpha", "time", "gap closed"} & {*texts}
     texts = columns(compare([record(), record(rehearsal_weight=3.0, exhausted=True)]))
     assert texts["weight"] == ["1", "3"]

@@ -22,6 +22,7 @@ def test_without_values_there_is_no_interval_and_one_has_no_width():
     assert t_interval([]) is None
     one = t_interval([0.3])
     assert one.low == one.mean == one.high == 0.3
+    assert str(one) == "+30.0"
 
 
 @pytest.mark.parametrize("seed", range(5))
