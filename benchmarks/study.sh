@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The study of docs/study.md: its runs go below ./study and take about two hours on one core.
+# The study of docs/study.md: its runs go below ./study and take about three hours on one core.
 #
 #     MIXCD_DATA=... bash benchmarks/study.sh
 #     python benchmarks/study_tables.py study > tables.md
@@ -36,9 +36,9 @@ while read -r data model units options; do
   # As if the ledger were there already.
   named "$data" "$model" _free "${options[@]}" method=mixcd,head_probe,probe_matching "max_compute_units=$units"
 done << PAIRINGS
-intents intents 144966 partition=column partition.column=domain
-topics topics 75499 partition=column partition.column=source
-sentiment sentiment 80120 partition=label_x_loss
+intents intents 144966 partition=column partition.column=domain seed=range(10)
+topics topics 75499 partition=column partition.column=source seed=range(10)
+sentiment sentiment 80120 partition=label_x_loss seed=range(10)
 fashion image_mlp 90000 partition=loss_quantile seed=range(10)
 rotated image_mlp 85300 partition=loss_quantile
 usps image_mlp 80300 partition=loss_quantile
