@@ -14,7 +14,7 @@ Values = Sequence[float] | npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % confidence interval; written without one where there is one value only.
+    """A mean with its 95 % confidence interval; written without it where that has no width.
 
     Args:
         mean: The mean.

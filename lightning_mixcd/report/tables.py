@@ -77,7 +77,7 @@ def compare(records: Iterable[Record], *, reference: str = "uniform") -> list[Ro
         >>> runs = [("uniform", 0.8), ("mixcd", 0.9)]
         >>> records = [Record(s, 0.25, seed, "digits", p, 0.9, 1, 1.0) for s, p in runs for seed in (0, 1)]
         >>> [(row.name, str(row.prior_gain)) for row in compare(records)][1]
-        ('mixcd', '+10.0 [+10.0, +10.0]')
+        ('mixcd', '+10.0')
     """
     comparison = _Comparison(records, reference)
     rows = [comparison.row(name, setting) for name, setting in comparison.groups]
