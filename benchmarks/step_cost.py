@@ -164,12 +164,20 @@ class Bare(Module):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Append pool rows."""
         rows = next(self.pool)
-        return {key: torch.cat([values, rows[key]]) for key, values in batch.items()}
+        return {key: joined(values, rows[key]) for key, values in batch.items()}
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Count."""
         guess = outputs["logits"].detach()[-REHEARSED:].argmax(1)
         self.right += (guess == batch["labels"][-REHEARSED:]).sum()
+
+
+def joined(first: Tensor, second: Tensor) -> Tensor:
+    """Put rows together; shorter texts are padded with 0."""
+    if first.ndim == 2 and first.shape[1] != second.shape[1]:
+        width = max(first.shape[1], second.shape[1])
+        first, second = (nn.functional.pad(x, (0, width - x.shape[1])) for x in (first, second))
+    return torch.cat([first, second])
 
 
 class Clock(Callback):
@@ -233,7 +241,8 @@ def run(variant: str, model: str, steps: int, counter: ctypes.CDLL | None = None
     module = Module(make())
     if variant == "bare":
         drawn = RandomSampler(pool.dataset, replacement=True, num_samples=REHEARSED * steps)
-        module = Bare(module.network, DataLoader(pool.dataset, REHEARSED, sampler=drawn))
+        rehearsed = DataLoader(pool.dataset, REHEARSED, sampler=drawn, collate_fn=kind.collate)
+        module = Bare(module.network, rehearsed)
     if variant in STRATEGIES:
         ledger = Ledger.from_arrays(correct=torch.rand(N_POOL) < 0.9, loss=torch.rand(N_POOL))
         strategy, ratio = STRATEGIES[variant](), REHEARSED / FINETUNE
