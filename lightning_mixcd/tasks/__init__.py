@@ -6,6 +6,7 @@ from lightning_mixcd.tasks.embedded_text import embedded_text_pairing, embedded_
 from lightning_mixcd.tasks.generation import generation_pairing, translation_pairing
 from lightning_mixcd.tasks.generation_scores import GenerationScores
 from lightning_mixcd.tasks.images import image_pairing, image_task
+from lightning_mixcd.tasks.mean_pooled import MeanPooledClassifier
 from lightning_mixcd.tasks.pairing import Pairing
 from lightning_mixcd.tasks.rows import TextRows
 from lightning_mixcd.tasks.sentences import SentenceClassifier, sentence_pairing
@@ -21,6 +22,7 @@ __all__ = [
     "Classifier",
     "Digits",
     "GenerationScores",
+    "MeanPooledClassifier",
     "Pairing",
     "SentenceClassifier",
     "SpanReader",

@@ -23,7 +23,7 @@ TINY = {
     **dict.fromkeys(("intents", "topics", "sentiment"), PERCEPTRON),
     **dict.fromkeys(("intents_two_heads", "topics_two_heads", "sentiment_two_heads"), PERCEPTRON),
     **{name: ["+model.width=2", "base.keep=[]"] for name in ("fashion", "usps", "rotated")},
-    **dict.fromkeys(("nli", "nli2", "spans", "sentiment_text"), ENCODER),
+    **dict.fromkeys(("nli", "nli2", "spans", "sentiment_text", "intents_text"), ENCODER),
     "translation": [
         "data.rows.train='train[:30]'",
         "+data.rows.val='test[:6]'",
