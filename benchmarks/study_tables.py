@@ -6,18 +6,17 @@ The folder holds one for each pairing; those without an oracle yet are left out.
 one side of 0 are bold.
 
 Above the curve: uniform rehearsal with several rehearsal weights is a curve, new against prior accuracy. Its
-prior accuracy where the new one is the method's is what a method must beat. The curve never falls with the
-weight: where more of it keeps less, the better of the smaller weights counts.
+prior accuracy where the new one is the method's is what a method must beat; see `matched_gain`.
 """
 
 import argparse
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lightning_mixcd.report import Record, Setting, read_records
 from lightning_mixcd.report.intervals import Interval
+from lightning_mixcd.report.matching import matched_gain
 from lightning_mixcd.report.tables import Row, compare
 
 RATIO = 1 / 16
@@ -78,13 +77,17 @@ def above_curve(row: Row, records: Sequence[Record]) -> Interval | None:
         records: Runs of the pairing.
 
     Returns:
-        The gain in prior accuracy; None beside the curve.
+        The gain in prior accuracy, open where the curve ends; None of uniform rehearsal itself, and at other
+        mix ratios than the curve's.
     """
-    if row.name == "uniform":
+    if row.name == "uniform" or row.setting.mix_ratio != RATIO:
         return None
-    method = [run for run in records if run.name == row.name and run.setting == row.setting]
-    rows = compare([*method, *_curve(records)], reference=row.name)
-    gain = next((other.matched_gain for other in rows if other.setting == row.setting), None)
+    curve: dict[Setting, dict[int, Record]] = {}
+    for run in records:
+        if run.name == "uniform" and run.mix_ratio == RATIO:
+            curve.setdefault(run.setting, {})[run.seed] = run
+    method = {run.seed: run for run in records if run.name == row.name and run.setting == row.setting}
+    gain = matched_gain([*curve.values()], method)
     return gain and Interval(-gain.mean, -gain.high, -gain.low)
 
 
@@ -192,27 +195,14 @@ def weights(records: Sequence[Record]) -> str:
     return markdown(["method", *(f"weight {weight:g}" for weight in swept)], lines)
 
 
-def _curve(records: Sequence[Record]) -> list[Record]:
-    found: list[Record] = []
-    best: dict[int, float] = {}
-    uniform = [run for run in records if run.name == "uniform" and run.mix_ratio == RATIO]
-    for weight in sorted({run.rehearsal_weight for run in uniform}):
-        runs = [run for run in uniform if run.rehearsal_weight == weight]
-        if sum(run.prior_accuracy for run in runs) < sum(best.get(run.seed, 0.0) for run in runs):
-            runs = [replace(run, prior_accuracy=best[run.seed]) for run in runs]
-        best = {run.seed: run.prior_accuracy for run in runs}
-        found += runs
-    return found
-
-
 def _rows(records: Iterable[Record], ratio: float, *, reference: str = "uniform") -> dict[str, Row]:
-    rows = compare(records, reference=reference)
-    return {row.name: row for row in rows if row.setting == Setting(ratio)}
+    alike = [run for run in records if run.setting == Setting(ratio)]
+    return {row.name: row for row in compare(alike, reference=reference)}
 
 
 def mean_gain(gains: Sequence[Interval | None]) -> Interval | None:
-    """Average over pairings, which err independently of each other; None unless all of them are there."""
-    known = [gain for gain in gains if gain]
+    """Average over pairings, which err independently; None unless all are there, with both ends."""
+    known = [gain for gain in gains if gain and math.isfinite(gain.high - gain.low)]
     if len(known) < len(gains):
         return None
     mean = sum(gain.mean for gain in known) / len(known)

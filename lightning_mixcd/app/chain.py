@@ -1,6 +1,5 @@
 """Several tasks, one after the other: `mixcd-train experiment=chain`."""
 
-import csv
 import json
 import shutil
 import time
@@ -22,6 +21,7 @@ from lightning_mixcd.record import record_ledger
 from lightning_mixcd.report.chains import ChainRecord
 from lightning_mixcd.report.files import replacing
 from lightning_mixcd.report.matrix import plot_matrices
+from lightning_mixcd.report.saving import save_rows
 from lightning_mixcd.resume import newest_checkpoint
 from lightning_mixcd.tasks import Pairing
 
@@ -204,13 +204,11 @@ def _measure(config: DictConfig, module: LightningModule, tasks: Tasks) -> list[
 
 
 def _write(record: ChainRecord, output: Path) -> None:
-    with replacing(output / "matrix.csv") as aside, aside.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["stage", *record.tasks])
-        writer.writerow(["", *record.initial])
-        writer.writerows([name, *row] for name, row in zip(record.tasks, record.accuracies, strict=True))
+    tasks, matrix = record.tasks, [record.initial, *record.accuracies]
+    rows = zip(["", *tasks], matrix, strict=True)
+    save_rows(
+        [{"stage": name, **dict(zip(tasks, row, strict=True))} for name, row in rows], output / "matrix.csv"
+    )
     with replacing(output / "matrix.png") as aside:
-        plot_matrices({record.name: [record.initial, *record.accuracies]}, record.tasks).savefig(
-            aside, dpi=150
-        )
+        plot_matrices({record.name: matrix}, tasks).savefig(aside, dpi=150)
     record.write(output)

@@ -1,7 +1,6 @@
 """`mixcd-influence`: the pretrain samples that a run's predictions come from."""
 
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 
 from lightning_mixcd.app.conf import conf_dir, hush, make
 from lightning_mixcd.app.finished_run import FinishedRun, load_run
 from lightning_mixcd.app.queries import Answers, Queries, choose_queries
 from lightning_mixcd.app.shown import shown
-from lightning_mixcd.app.tables import print_table
+from lightning_mixcd.app.tables import print_table, wide_console
 from lightning_mixcd.app.two_stages import RunStages
 from lightning_mixcd.influence import score_pool
 from lightning_mixcd.ledger import Ledger
@@ -125,8 +123,7 @@ def _write_ledger(ledger: Ledger, scores: npt.NDArray[np.float64], folder: Path)
 
 
 def _print(found: Explanation, output: Path) -> None:
-    # Wide enough for the table where there is no terminal to ask.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = wide_console()
     rows = table([found])
     texts = {name: [_cell(row.get(name)) for row in rows] for name in rows[0] if name != "queries"}
     print_table(console, found.title, texts)

@@ -1,13 +1,10 @@
 """`mixcd-report`: a page, tables and figures of the runs in a folder."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from lightning_mixcd.app.chain_report import report_chains
-from lightning_mixcd.app.tables import print_table
+from lightning_mixcd.app.tables import print_table, wide_console
 from lightning_mixcd.report.columns import columns, markdown, values
 from lightning_mixcd.report.configs import Configs, read_configs
 from lightning_mixcd.report.figures import NAMES, figures
@@ -26,8 +23,7 @@ def main() -> None:
     parser.add_argument("--reference", default="uniform", help="strategy to compare with (default: uniform)")
     parser.add_argument("--only", help="names of the methods to show, with commas between (default: all)")
     arguments = parser.parse_args()
-    # Wide enough for the table where there is no terminal to ask.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = wide_console()
     try:
         if report_chains(arguments.folder, reference=arguments.reference, console=console):
             return

@@ -1,12 +1,18 @@
 """Tables in the terminal."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["print_table"]
+__all__ = ["print_table", "wide_console"]
+
+
+def wide_console() -> Console:
+    """Return where to print: wide enough for tables where there is no terminal to ask."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
 
 
 def print_table(

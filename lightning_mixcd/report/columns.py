@@ -87,5 +87,5 @@ def _share(ratio: Interval | None) -> str:
 
 
 def _varying(numbers: Sequence[float | None], spec: str = "g") -> list[str]:
-    varies = len({*numbers}) > 1
+    varies = len({*numbers} - {None}) > 1
     return [format(number, spec) if varies and number is not None else "-" for number in numbers]

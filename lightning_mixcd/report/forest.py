@@ -74,8 +74,9 @@ def gap(sweep: Sweep) -> Picture | None:
     columns = [column for column in columns if any(column.value(row) for row in sweep.rows)]
     caption = (
         f"Prior gain over {sweep.reference} as a share of that of the best oracle at the same setting, over "
-        f"{sweep.seeds}; bars are Fieller's 95 % intervals. 0 is {sweep.reference}, 100 the oracle, which is "
-        "shown what is damaged. Settings at which the oracle's own gain may be nothing are missing."
+        f"{sweep.seeds}; bars are 95 % intervals, Fieller's but at equal new accuracy. 0 is "
+        f"{sweep.reference}, 100 the oracle, which is shown what is damaged. Settings at which the oracle's "
+        "own gain may be nothing are missing."
     )
     return _forest(sweep, "gap", "Gap closed to the oracle", caption, columns)
 

@@ -1,5 +1,6 @@
 """Confidence intervals over seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,13 @@ class Interval:
     """A mean with its 95 % confidence interval; written without it where that has no width.
 
     Args:
-        mean: The mean.
+        mean: The mean; infinite if all that is known of it is that it lies above or below the other end.
         low: Lower end.
         high: Upper end; equal to the mean if there is one value only.
+
+    Example:
+        >>> print(Interval(0.1, 0.05, math.inf), Interval(math.inf, 0.05, math.inf), sep=", ")
+        +10.0 [+5.0, +inf], > +5.0
     """
 
     mean: float
@@ -40,6 +45,8 @@ class Interval:
             The text, the interval in brackets.
         """
         mean, low, high = (f"{scale * value:{form}}" for value in (self.mean, self.low, self.high))
+        if math.isinf(self.mean):
+            return f"> {low}" if self.mean > 0 else f"< {high}"
         return mean if self.low == self.high else f"{mean} [{low}, {high}]"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_mixcd.report.intervals import Interval, fieller, t_interval
-from lightning_mixcd.report.matching import matched_gains
+from lightning_mixcd.report.matching import matched_gain, matched_share
 from lightning_mixcd.report.records import Record, Setting
 
 __all__ = ["ORACLE", "PLAIN", "Row", "compare"]
@@ -38,7 +38,7 @@ class Row:
         prior_gain: Paired difference in prior accuracy to the reference at the same setting.
         new_gain: The same in new accuracy.
         gap_closed: Prior gain as a share of that of the best oracle at the same setting.
-        matched_gain: Gain in prior accuracy at the reference's new accuracy, see `matched_gains`.
+        matched_gain: Gain in prior accuracy at the reference's new accuracy, see `matched_gain`.
         matched_gap_closed: That as a share of the best oracle's.
 
     The last six are None where there is nothing to compare with.
@@ -97,7 +97,7 @@ class _Comparison:
 
     def row(self, name: str, setting: Setting) -> Row:
         runs, against = self.groups[name, setting], self.against(setting)
-        gains, matched = self.gains(name, setting), self.matched(name, setting)
+        gains, curve = self.gains(name, setting), self.curve(name, setting)
         oracle = self.best_oracle(setting)
         return Row(
             name,
@@ -115,8 +115,8 @@ class _Comparison:
             t_interval([*gains.values()]),
             t_interval([a.new_accuracy - b.new_accuracy for a, b in _pairs(runs, against)]),
             _ratio(gains, self.gains(oracle, setting)) if oracle else None,
-            t_interval([*matched.values()]),
-            _ratio(matched, self.matched(oracle, setting)) if oracle else None,
+            matched_gain(curve, against),
+            matched_share(curve, self.curve(oracle, setting), against) if oracle else None,
         )
 
     def against(self, setting: Setting) -> Runs:
@@ -126,12 +126,13 @@ class _Comparison:
         pairs = _pairs(self.groups.get((name, setting), {}), self.against(setting))
         return {a.seed: a.prior_accuracy - b.prior_accuracy for a, b in pairs}
 
-    # Along the settings of one mix ratio, which cost the same, if there are several.
-    def matched(self, name: str, setting: Setting) -> dict[int, float]:
+    # The settings of one mix ratio, which cost the same, if there are several.
+    def curve(self, name: str, setting: Setting) -> list[Runs]:
         of_name = {other: runs for (named, other), runs in self.groups.items() if named == name}
-        alike = {other: runs for other, runs in of_name.items() if other.mix_ratio == setting.mix_ratio}
-        curve = alike if len(alike) > 1 else of_name
-        return {} if name == self.reference else matched_gains([*curve.values()], self.against(setting))
+        alike = [runs for other, runs in of_name.items() if other.mix_ratio == setting.mix_ratio]
+        if name == self.reference:
+            return []
+        return alike if len(alike) > 1 else [*of_name.values()]
 
     def best_oracle(self, setting: Setting) -> str | None:
         found = {

@@ -19,7 +19,7 @@ def test_parameters_are_shown_where_methods_differ_in_them():
         return {"trainable_parameters": trained, "active_parameters": active}
 
     alike = [record(seed=seed, **counts(72074, 72074)) for seed in (0, 1)]
-    assert not {"trained", "active"} & {*columns(compare(alike))}
+    assert not {"trained", "active"} & {*columns(compare([*alike, record("old", prior=0.95)]))}
     adapted = [
         record("uniform+lora", seed, 0.9, **counts(5000, active)) for seed, active in enumerate((1000, 2000))
     ]
