@@ -58,7 +58,9 @@ def main() -> None:
     there = [name for name in PAIRINGS if (folder / name).is_dir()]
     study = {name: [*read_records(folder / name).values()] for name in there}
     study = {name: runs for name, runs in study.items() if _rows(runs, RATIO).keys() >= {"uniform", "oracle"}}
-    _print("Prior gain over uniform rehearsal", gains(study, lambda row, _: row.prior_gain))
+    for ratio in sorted({record.mix_ratio for records in study.values() for record in records}):
+        table = gains(study, lambda row, _: row.prior_gain, ratio)
+        _print(f"Prior gain over uniform rehearsal, mix ratio {ratio:g}", table)
     _print("Above the curve of uniform rehearsal", gains(study, above_curve))
     _print("Gap closed", gap_closed(study))
     _print("Differences", differences(study))
@@ -91,19 +93,22 @@ def above_curve(row: Row, records: Sequence[Record]) -> Interval | None:
     return gain and Interval(-gain.mean, -gain.high, -gain.low)
 
 
-def gains(study: Study, gain: Callable[[Row, Sequence[Record]], Interval | None]) -> str:
+def gains(
+    study: Study, gain: Callable[[Row, Sequence[Record]], Interval | None], ratio: float = RATIO
+) -> str:
     """Show what each method gains, pairing by pairing.
 
     Args:
         study: The runs.
         gain: Of a method, given its row and the runs of the pairing.
+        ratio: The mix ratio.
 
     Returns:
         A table in Markdown.
     """
     lines, columns = [], []
     for name, records in study.items():
-        rows = _rows(records, RATIO)
+        rows = _rows(records, ratio)
         base, found = rows["uniform"], [rows.get(method) for method in SUMMARY]
         cells = [row and gain(row, records) for row in found]
         columns.append(cells)

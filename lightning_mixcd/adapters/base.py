@@ -67,6 +67,10 @@ class Adapter(Callback, ABC):
         for norm in self._norms:
             norm.eval()
 
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.release()
+
     def release(self) -> None:
         """Let everything be trained again, and be in train mode, that was before."""
         for parameter in self._frozen:

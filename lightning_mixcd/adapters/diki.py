@@ -129,10 +129,6 @@ class DIKI(Adapter):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.release()
 
-    @override
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.release()
-
 
 def _in_order(loader: Any) -> DataLoader[Any]:  # noqa: ANN401 -- whatever the trainer was given
     counted = isinstance(loader, DataLoader) and hasattr(loader.dataset, "__len__")

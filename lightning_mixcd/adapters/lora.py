@@ -92,10 +92,6 @@ class LoRA(Adapter):
             self.prune(pl_module)
         self.release()
 
-    @override
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.release()
-
     def acting(self, module: nn.Module) -> list[str]:
         """Name the layers whose blocks do something.
 

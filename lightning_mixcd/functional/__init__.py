@@ -1,5 +1,6 @@
 """Pure functions: every formula of the library lives here once, without state and without Lightning.
 
+* `calibration`: damage rates of two partitions at once.
 * `collateral`: damaged samples, counts per bin, rates, the probabilities that mix-cd draws bins with.
 * `drift`: how features drift, by ridge regression on sums that fade.
 * `sampling`: a draw's quota per bin, a bin's endless shuffled order in constant memory, weighted choice.

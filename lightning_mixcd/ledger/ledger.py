@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -272,14 +273,11 @@ class Ledger:
 
     # Copies and other processes get read-only arrays too.
     def __reduce__(self) -> tuple[object, ...]:
-        return _restore, (self._plan, self._columns, self._forwards, self._check_model)
+        rest = partial(Ledger, forwards=self._forwards, check_model=self._check_model)
+        return rest, (self._plan, self._columns)
 
     def __repr__(self) -> str:
         return f"Ledger(size={self.size}, columns={self.columns}, forwards={self.forwards})"
-
-
-def _restore(plan: Plan, columns: Mapping[str, Array], forwards: int, check_model: bool) -> Ledger:
-    return Ledger(plan, columns, forwards=forwards, check_model=check_model)
 
 
 def _frozen(array: Array) -> Array:

@@ -37,15 +37,24 @@ Example:
     {'pool/CollateralDamageRate': 0.5, 'pool/Forgetting': -0.25}
 """
 
-from lightning_mixcd.metrics.base import FlipMetric
-from lightning_mixcd.metrics.collateral_damage import CollateralDamageRate
 from lightning_mixcd.metrics.compute_units import ComputeUnits
-from lightning_mixcd.metrics.flip_rates import NegativeFlipRate, PositiveFlipRate
-from lightning_mixcd.metrics.forgetting import Forgetting
-from lightning_mixcd.metrics.retention import Retention
-from lightning_mixcd.metrics.stage_accuracies import FinalAccuracy, MeanAccuracy, TransferAccuracy
-from lightning_mixcd.metrics.stage_transfer import BackwardTransfer, ForwardTransfer, StageForgetting
-from lightning_mixcd.metrics.task_matrix import TaskMatrixMetric
+from lightning_mixcd.metrics.flips import (
+    CollateralDamageRate,
+    FlipMetric,
+    Forgetting,
+    NegativeFlipRate,
+    PositiveFlipRate,
+    Retention,
+)
+from lightning_mixcd.metrics.task_matrix import (
+    BackwardTransfer,
+    FinalAccuracy,
+    ForwardTransfer,
+    MeanAccuracy,
+    StageForgetting,
+    TaskMatrixMetric,
+    TransferAccuracy,
+)
 
 __all__ = [
     "BackwardTransfer",

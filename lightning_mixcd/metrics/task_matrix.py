@@ -1,4 +1,4 @@
-"""Base of the metrics of a model that learns one task after another."""
+"""Scores of a model that learns one task after another."""
 
 from abc import abstractmethod
 
@@ -7,7 +7,24 @@ from torch import Tensor
 from torchmetrics import Metric
 from typing_extensions import override
 
-__all__ = ["TaskMatrixMetric"]
+from lightning_mixcd.functional.task_matrix import (
+    backward_transfer,
+    final_accuracy,
+    forward_transfer,
+    mean_accuracy,
+    stage_forgetting,
+    transfer_accuracy,
+)
+
+__all__ = [
+    "BackwardTransfer",
+    "FinalAccuracy",
+    "ForwardTransfer",
+    "MeanAccuracy",
+    "StageForgetting",
+    "TaskMatrixMetric",
+    "TransferAccuracy",
+]
 
 
 class TaskMatrixMetric(Metric):
@@ -102,3 +119,131 @@ class TaskMatrixMetric(Metric):
         Returns:
             The score, float32 scalar; NaN until all that it goes by has been measured.
         """
+
+
+class FinalAccuracy(TaskMatrixMetric):
+    """Mean accuracy over all tasks after the last stage: "average accuracy", or "Last".
+
+    See `lightning_mixcd.functional.task_matrix.final_accuracy`.
+
+    Args:
+        n_tasks: Number of tasks.
+
+    Example:
+        >>> metric = FinalAccuracy(n_tasks=2)
+        >>> metric.update(torch.tensor([True, False]), task=0, stage=1)
+        >>> metric.update(torch.tensor([True, True]), task=1, stage=1)
+        >>> metric.compute()
+        tensor(0.7500)
+    """
+
+    @override
+    def compute(self) -> Tensor:
+        return final_accuracy(self.accuracies)
+
+
+class MeanAccuracy(TaskMatrixMetric):
+    """Mean accuracy over all tasks and stages: "Avg" of ZSCL (arXiv:2303.06628).
+
+    See `lightning_mixcd.functional.task_matrix.mean_accuracy`.
+
+    Args:
+        n_tasks: Number of tasks.
+
+    Example:
+        >>> metric = MeanAccuracy(n_tasks=2)
+        >>> for stage in range(2):
+        ...     metric.update(torch.tensor([True, stage == 0]), task=0, stage=stage)
+        ...     metric.update(torch.tensor([stage == 1, False]), task=1, stage=stage)
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    @override
+    def compute(self) -> Tensor:
+        return mean_accuracy(self.accuracies)
+
+
+class TransferAccuracy(TaskMatrixMetric):
+    """Mean accuracy on tasks that are still to be learnt: "Transfer" of ZSCL (arXiv:2303.06628).
+
+    See `lightning_mixcd.functional.task_matrix.transfer_accuracy`.
+
+    Args:
+        n_tasks: Number of tasks.
+
+    Example:
+        >>> metric = TransferAccuracy(n_tasks=2)
+        >>> metric.update(torch.tensor([True, False, False, False]), task=1, stage=0)
+        >>> metric.compute()
+        tensor(0.2500)
+    """
+
+    @override
+    def compute(self) -> Tensor:
+        return transfer_accuracy(self.accuracies)
+
+
+class StageForgetting(TaskMatrixMetric):
+    """By how much accuracy fell below the best after an earlier stage (arXiv:1801.10112).
+
+    See `lightning_mixcd.functional.task_matrix.stage_forgetting`.
+
+    Args:
+        n_tasks: Number of tasks.
+
+    Example:
+        >>> metric = StageForgetting(n_tasks=2)
+        >>> metric.update(torch.tensor([True, True]), task=0, stage=0)
+        >>> metric.update(torch.tensor([True, False]), task=0, stage=1)
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    higher_is_better = False
+
+    @override
+    def compute(self) -> Tensor:
+        return stage_forgetting(self.accuracies)
+
+
+class BackwardTransfer(TaskMatrixMetric):
+    """Accuracy at the end minus accuracy when a task was learnt (arXiv:1706.08840).
+
+    See `lightning_mixcd.functional.task_matrix.backward_transfer`.
+
+    Args:
+        n_tasks: Number of tasks.
+
+    Example:
+        >>> metric = BackwardTransfer(n_tasks=2)
+        >>> metric.update(torch.tensor([True, True]), task=0, stage=0)
+        >>> metric.update(torch.tensor([True, False]), task=0, stage=1)
+        >>> metric.compute()
+        tensor(-0.5000)
+    """
+
+    @override
+    def compute(self) -> Tensor:
+        return backward_transfer(self.accuracies)
+
+
+class ForwardTransfer(TaskMatrixMetric):
+    """Accuracy on a task just before it is learnt, minus before the first stage (arXiv:1706.08840).
+
+    See `lightning_mixcd.functional.task_matrix.forward_transfer`.
+
+    Args:
+        n_tasks: Number of tasks.
+
+    Example:
+        >>> metric = ForwardTransfer(n_tasks=2)
+        >>> metric.update(torch.tensor([False, False]), task=1, stage=None)
+        >>> metric.update(torch.tensor([True, False]), task=1, stage=0)
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    @override
+    def compute(self) -> Tensor:
+        return forward_transfer(self.accuracies, self.initial)

@@ -1,4 +1,4 @@
-"""Strategies that choose a bin first and then any sample of the bin."""
+"""Strategies that draw along a shuffled order; of them, those that choose a bin first."""
 
 from abc import abstractmethod
 
@@ -14,7 +14,7 @@ from lightning_mixcd.functional.sampling import choose_bins, permute, stream_key
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies.base import Strategy
 
-__all__ = ["NEVER", "BinnedStrategy", "InOrder", "Shuffles", "some_correct"]
+__all__ = ["NEVER", "BinnedStrategy", "InOrder", "OrderedStrategy", "Shuffles", "one_bin", "some_correct"]
 
 NEVER = -1
 BLOCK = 1024
@@ -34,6 +34,13 @@ def some_correct(ledger: Ledger | None) -> Ledger:
     return ledger
 
 
+def one_bin(n_pool: int, drawable: npt.NDArray[np.bool_] | None = None) -> Bins:
+    """Return one bin of all samples that may be drawn, `(N,)`; None for all of them."""
+    if drawable is None:
+        return np.zeros(n_pool, dtype=np.int8)
+    return np.where(drawable, np.int8(0), np.int8(NEVER))
+
+
 class Shuffles:
     """The endless shuffled order of each bin: every sample once, then all again in another order.
 
@@ -50,11 +57,11 @@ class Shuffles:
         self.bins = bins.astype(bin_dtype(n_bins), copy=False)
         self.sizes = bin_sizes(self.bins, n_bins)
         self._start = np.cumsum(self.sizes) - self.sizes
-        self._order = np.empty(self.sizes.sum(), dtype=np.min_scalar_type(len(bins)))
+        self._members = np.empty(self.sizes.sum(), dtype=np.min_scalar_type(len(bins)))
         free = self._start.copy()
         for rows in chunks(len(bins)):
             drawable = np.flatnonzero(self.bins[rows] != NEVER)
-            self._order[places(self.bins[rows][drawable], free)] = drawable + rows.start
+            self._members[places(self.bins[rows][drawable], free)] = drawable + rows.start
         self.position = np.zeros(n_bins, dtype=np.int64)
         self._seed = seed
         self._block: dict[int, tuple[int, int, list[int]]] = {}
@@ -88,14 +95,6 @@ class Shuffles:
         """Return the bin of each of these pool samples."""
         return self.bins[index].astype(np.int64)
 
-    def state(self) -> Tensor:
-        """Return how far each bin has been read, as a copy, `(K,)`."""
-        return torch.from_numpy(self.position.copy())
-
-    def load_state(self, state: Tensor) -> None:
-        """Go on from what `state` returned."""
-        self.position = state.numpy().copy()
-
     def _read(self, bin_: int, position: int, n: int) -> list[int]:
         """Return up to `n` samples from a position of the endless order, within one block of one pass."""
         pass_, place = divmod(position, int(self.sizes[bin_]))
@@ -107,8 +106,8 @@ class Shuffles:
     def _shuffled(self, bin_: int, pass_: int, first: int) -> list[int]:
         size = int(self.sizes[bin_])
         places = np.arange(first, min(first + BLOCK, size))
-        members = permute(places, size, stream_key(self._seed, bin_, pass_))
-        index: list[int] = self._order[self._start[bin_] + members].tolist()
+        shuffled = permute(places, size, stream_key(self._seed, bin_, pass_))
+        index: list[int] = self._members[self._start[bin_] + shuffled].tolist()
         return index
 
 
@@ -132,7 +131,27 @@ class InOrder:
         return stream_of(index)
 
 
-class BinnedStrategy(Strategy):
+class OrderedStrategy(Strategy):
+    """Draws along an order of samples; how far each bin was read is all that draws leave behind."""
+
+    _order: Shuffles | InOrder
+
+    @override
+    def draw_state(self) -> Tensor:
+        return torch.from_numpy(self._order.position.copy())
+
+    @override
+    def load_draw_state(self, state: Tensor) -> None:
+        n_bins = len(self._order.position)
+        if len(state) != n_bins:
+            raise ValueError(
+                f"The checkpoint was made with {len(state)} bins, this run has {n_bins}. "
+                "Resume with the same pool, ledger and partition."
+            )
+        self._order.position = state.numpy().copy()
+
+
+class BinnedStrategy(OrderedStrategy):
     """Draws bins with given probabilities, and samples of a bin without replacement until it is used up."""
 
     @abstractmethod
@@ -145,14 +164,17 @@ class BinnedStrategy(Strategy):
 
     @override
     def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:
-        shuffles = Shuffles(*self.assign(n_pool, ledger), seed=seed)
-        self._samples: Shuffles | InOrder = shuffles
-        self.sizes = self._room = torch.from_numpy(shuffles.sizes)
+        self.draw_along(Shuffles(*self.assign(n_pool, ledger), seed=seed))
+
+    def draw_along(self, order: Shuffles) -> None:
+        """Take an order of the samples in bins."""
+        self._order = order
+        self.sizes = self._room = torch.from_numpy(order.sizes)
         self.n_available = int(self.sizes.sum())
 
     @override
     def setup_streams(self, sizes: Tensor, *, seed: int) -> None:
-        self._samples = InOrder(len(sizes))
+        self._order = InOrder(len(sizes))
         # A stream that ends begins anew.
         self.sizes, self._room = sizes, torch.full((len(sizes),), MOST_SAMPLES)
         self.n_available = MOST_SAMPLES
@@ -167,21 +189,8 @@ class BinnedStrategy(Strategy):
     ) -> Tensor:
         q = self.probabilities(signal)
         bins = choose_bins(q, self._room, n, n_draws=n_draws, generator=generator)
-        return torch.from_numpy(self._samples.fill(bins.numpy()))
-
-    @override
-    def draw_state(self) -> Tensor:
-        return torch.from_numpy(self._samples.position.copy())
-
-    @override
-    def load_draw_state(self, state: Tensor) -> None:
-        if state.shape != self.sizes.shape:
-            raise ValueError(
-                f"The checkpoint was made with {len(state)} bins, this run has {len(self.sizes)}. "
-                "Resume with the same pool, ledger and partition."
-            )
-        self._samples.position = state.numpy().copy()
+        return torch.from_numpy(self._order.fill(bins.numpy()))
 
     def bins_of(self, index: Tensor) -> Tensor:
         """Return the bin of each of these pool samples, int64, `(R,)`."""
-        return torch.from_numpy(self._samples.bins_of(index.numpy()))
+        return torch.from_numpy(self._order.bins_of(index.numpy()))

@@ -32,6 +32,7 @@ class Calibration:
         self._observed.reset(2 * n_parts * N_BINS)
         self._predicted = DecayedBeta(halflife_steps)
         self._predicted.reset(N_BINS)
+        self._rows = torch.zeros(N_BINS, dtype=torch.int64)  # from the start, by bin of the margin
 
     @property
     def n_rates(self) -> int:
@@ -73,9 +74,10 @@ class Calibration:
             tally: Sums over all ranks.
             steps: Optimizer steps since the last lesson.
         """
-        observed, predicted = tally.tensor_split([4 * self.n_rates])
-        self._observed.update(*observed.view(2, -1), steps=steps)
-        self._predicted.update(*predicted.view(2, -1), steps=steps)
+        observed, predicted = (part.view(2, -1) for part in tally.tensor_split([4 * self.n_rates]))
+        self._observed.update(*observed, steps=steps)
+        self._predicted.update(*predicted, steps=steps)
+        self._rows = self._rows.to(tally.device) + predicted[1].long()
 
     def rates(self) -> Tensor:
         """Return the damage rate of each cell, `(n_parts * N_BINS,)`."""
@@ -92,13 +94,13 @@ class Calibration:
         return (1 - right / wrong).clamp(min=0)
 
     def metrics(self) -> dict[str, Tensor]:
-        """Return a reliability diagram, and the damage rate among samples drawn uniformly."""
+        """Return a reliability diagram, the rows behind it, and the damage rate of uniform draws."""
         damaged, seen = self._counts()
         found = {"trust": self.trust(), "damage_rate": beta_mean(damaged[1].sum(), seen[1].sum())}
         observed = beta_mean(damaged.sum(dim=(0, 1)), seen.sum(dim=(0, 1)))
-        predicted = self._predicted.rates()
-        for k in range(N_BINS):
-            found |= {f"rate/{k:02d}": observed[k], f"predicted/{k:02d}": predicted[k]}
+        by_bin = {"rate": observed, "predicted": self._predicted.rates(), "rows": self._rows.float()}
+        for name, values in by_bin.items():
+            found |= {f"{name}/{k:02d}": value for k, value in enumerate(values.unbind())}
         return found
 
     # Damaged and seen; drawn by weight and uniformly; bins of the partition; bins of the margin.
@@ -109,7 +111,7 @@ class Calibration:
     def state_dict(self) -> dict[str, Tensor]:
         """Return all counts."""
         predicted = {f"predicted_{name}": value for name, value in self._predicted.state_dict().items()}
-        return self._observed.state_dict() | predicted
+        return self._observed.state_dict() | predicted | {"rows": self._rows}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over what `state_dict` returned.
@@ -120,3 +122,4 @@ class Calibration:
         names = DecayedBeta.STATE
         self._observed.load_state_dict({name: state[name] for name in names})
         self._predicted.load_state_dict({name: state[f"predicted_{name}"] for name in names})
+        self._rows = state["rows"]

@@ -7,47 +7,19 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_mixcd.ledger.ledger import Ledger
-from lightning_mixcd.strategies._binned import NEVER, Shuffles
+from lightning_mixcd.strategies._binned import OrderedStrategy, Shuffles, one_bin
 from lightning_mixcd.strategies._recorded import RecordStrategy, Source
 
-__all__ = ["Candidates", "HardestFirst"]
+__all__ = ["HardestFirst", "next_candidates"]
 
 
-class Candidates:
-    """Deals out candidates from an endless shuffled order, so that every sample is one again and again.
-
-    Args:
-        per_row: Candidates for each sample to be drawn, at least 1.
-        n_pool: Size of the pool, N.
-        drawable: Which samples are dealt out, bool, `(N,)`; None for all.
-        seed: Seed of the order.
-    """
-
-    def __init__(
-        self, per_row: int, n_pool: int, *, drawable: npt.NDArray[np.bool_] | None = None, seed: int
-    ) -> None:
-        bins = np.zeros(n_pool, dtype=np.int8)
-        if drawable is not None:
-            bins[~drawable] = NEVER
-        self._shuffles = Shuffles(bins, 1, seed=seed)
-        self._per_row = per_row
-
-    def take(self, n: int) -> npt.NDArray[np.int64]:
-        """Return distinct candidates for `n` samples, of a small pool so few that chance has a part in it."""
-        most = (n + int(self._shuffles.sizes[0])) // 2
-        return np.array(self._shuffles.take(0, min(n * self._per_row, most)))
-
-    @property
-    def position(self) -> Tensor:
-        """How far the order was read: a copy to be saved, or a value to go on from."""
-        return self._shuffles.state()
-
-    @position.setter
-    def position(self, position: Tensor) -> None:
-        self._shuffles.load_state(position)
+def next_candidates(order: Shuffles, n: int, per_row: int) -> npt.NDArray[np.int64]:
+    """Return the next distinct candidates for `n` samples, of a small pool so few that chance has a part."""
+    most = (n + int(order.sizes[0])) // 2
+    return np.array(order.take(0, min(n * per_row, most)))
 
 
-class HardestFirst(RecordStrategy):
+class HardestFirst(RecordStrategy, OrderedStrategy):
     """Draws the candidates with the highest records.
 
     Args:
@@ -57,8 +29,15 @@ class HardestFirst(RecordStrategy):
         correct_only: See `RecordStrategy`.
     """
 
+    _order: Shuffles
+
     def __init__(
-        self, source: Source, *, candidates_per_row: int, every_n_steps: int, correct_only: bool
+        self,
+        source: Source = "last_seen",
+        *,
+        candidates_per_row: int = 5,
+        every_n_steps: int = 100,
+        correct_only: bool = False,
     ) -> None:
         super().__init__(source, every_n_steps=every_n_steps, correct_only=correct_only)
         if candidates_per_row < 1:
@@ -70,18 +49,10 @@ class HardestFirst(RecordStrategy):
     @override
     def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:
         super().setup(n_pool, ledger, seed=seed)
-        self._candidates = Candidates(self.candidates_per_row, n_pool, drawable=self.drawable, seed=seed)
+        self._order = Shuffles(one_bin(n_pool, self.drawable), 1, seed=seed)
 
     @override
     def select(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
-        found = self._candidates.take(n)
+        found = next_candidates(self._order, n, self.candidates_per_row)
         hardest = np.argsort(-self.records(signal)[found], kind="stable")[:n]
         return torch.from_numpy(found[hardest])
-
-    @override
-    def draw_state(self) -> Tensor:
-        return self._candidates.position
-
-    @override
-    def load_draw_state(self, state: Tensor) -> None:
-        self._candidates.position = state

@@ -10,7 +10,7 @@ from lightning_mixcd.protocols import Seen
 from lightning_mixcd.strategies._screening import Screening, shown
 from lightning_mixcd.strategies.base import Strategy
 
-__all__ = ["LastLayerGradients", "LastLayerScreening", "has_bias", "last_layer_gradients"]
+__all__ = ["LastLayerGradients", "LastLayerScreening", "has_bias"]
 
 
 @dataclass(frozen=True)
@@ -33,44 +33,25 @@ class LastLayerGradients:
         """Compute the gradient of each row's cross-entropy by the last layer.
 
         Args:
-            logits: `(n, C)`.
+            logits: Float, `(n, C)`.
             label: Classes, whole numbers, `(n,)`.
-            features: Input of the last layer, `(n, d)`.
+            features: Input of the last layer, float, `(n, d)`.
             bias: Whether the last layer has a bias.
 
         Returns:
-            The gradients, float32; 0 where the target is no class.
+            The gradients; 0 where the target is no class.
         """
         n_classes = logits.shape[1]
         named = (label >= 0) & (label < n_classes)
         target = nn.functional.one_hot(label.long().where(named, 0), n_classes)
-        errors = (logits.float().softmax(dim=1) - target) * named[:, None]
-        inputs = features.float()
+        errors = (logits.softmax(dim=1) - target) * named[:, None]
         if bias:
-            inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
-        return cls(errors, inputs)
+            features = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+        return cls(errors, features)
 
     def products(self, other: "LastLayerGradients") -> Tensor:
         """Return the inner product of each row's gradient with each of the other's, `(n, m)`."""
         return (self.errors @ other.errors.T) * (self.inputs @ other.inputs.T)
-
-
-def last_layer_gradients(seen: Seen, strategy: object, *, bias: bool) -> LastLayerGradients:
-    """Compute the gradient of each row's cross-entropy by the last layer.
-
-    Args:
-        seen: What a look showed of the rows.
-        strategy: Who needs it, for messages.
-        bias: Whether the last layer has a bias.
-
-    Returns:
-        The gradients, float32; 0 where the target is no class.
-
-    Raises:
-        CaptureError: If logits, labels or features are missing.
-    """
-    logits, label, features = (shown(seen, name, strategy) for name in ("logits", "label", "features"))
-    return LastLayerGradients.of(logits, label, features, bias=bias)
 
 
 def has_bias(head: nn.Module, strategy: object) -> bool:
@@ -103,15 +84,16 @@ class LastLayerScreening(Screening):
     """
 
     needs_features = True
+    _bias = True
 
     def __init__(self, source: Strategy | None = None, *, candidates_per_row: int = 5) -> None:
         super().__init__(source, candidates_per_row=candidates_per_row)
-        self._bias = True
 
     @override
     def attach(self, head: nn.Module) -> None:
         self._bias = has_bias(head, self)
 
     def gradients(self, seen: Seen) -> LastLayerGradients:
-        """Return the gradient of each row that a look showed."""
-        return last_layer_gradients(seen, self, bias=self._bias)
+        """Return the gradient of each row that a look showed, float32."""
+        logits, label, features = (shown(seen, name, self) for name in ("logits", "label", "features"))
+        return LastLayerGradients.of(logits.float(), label, features.float(), bias=self._bias)

@@ -1,5 +1,7 @@
 """What a strategy needs and does not find."""
 
+from typing import TypeVar
+
 import numpy as np
 from torch import Tensor
 
@@ -10,6 +12,8 @@ from lightning_mixcd.types import Outcome
 
 __all__ = ["column_of", "given", "losses_of"]
 
+T = TypeVar("T")
+
 REMEDIES = {
     "label": "A ledger of a classifier has it; else add it, `ledger.with_columns(label=...)`.",
     "features": 'Record them into another folder: record_ledger(..., keep=["features"]).',
@@ -17,10 +21,10 @@ REMEDIES = {
 }
 
 
-def given(ledger: Ledger | None) -> Ledger:
-    """Return the ledger that `needs_ledger` promises."""
-    assert ledger is not None  # noqa: S101 -- promised by `needs_ledger`
-    return ledger
+def given(promised: T | None) -> T:
+    """Return what is there by contract: the ledger with `needs_ledger`, what `signal` always returns."""
+    assert promised is not None  # noqa: S101 -- promised
+    return promised
 
 
 def column_of(ledger: Ledger, name: str, strategy: object, *, ndim: int = 1) -> Array:

@@ -11,12 +11,11 @@ from typing_extensions import override
 
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import Partition
-from lightning_mixcd.strategies._binned import NEVER, Shuffles, some_correct
+from lightning_mixcd.strategies._binned import OrderedStrategy, Shuffles, one_bin, some_correct
 from lightning_mixcd.strategies._calibration import EDGES, Calibration
 from lightning_mixcd.strategies._drift import LARGEST, DriftModels
 from lightning_mixcd.strategies._head import Head
 from lightning_mixcd.strategies._needs import column_of
-from lightning_mixcd.strategies.base import Strategy
 from lightning_mixcd.types import Outcome
 
 __all__ = ["Array", "Probing", "margins_of"]
@@ -28,7 +27,7 @@ CHUNK = 4096
 Array = npt.NDArray[np.int64]
 
 
-class Probing(Strategy):
+class Probing(OrderedStrategy):
     """Learns how features drift, and runs the current head on features brought up to date.
 
     A subclass chooses among candidates, which are random base-correct samples, in `select_round`.
@@ -44,9 +43,15 @@ class Probing(Strategy):
     needs_columns = ("features",)
     needs_features = True
     partition: Partition | None = None
+    _order: Shuffles
 
     def __init__(
-        self, *, candidates_per_row: int, uniform_share: float, rank: int, halflife_steps: float
+        self,
+        *,
+        candidates_per_row: int = 5,
+        uniform_share: float = 0.1,
+        rank: int = 64,
+        halflife_steps: float = 100.0,
     ) -> None:
         for name, count in (("candidates_per_row", candidates_per_row), ("rank", rank)):
             if count < 1:
@@ -90,7 +95,7 @@ class Probing(Strategy):
         self._label = column_of(ledger, "label", self)
         correct = np.flatnonzero(ledger.correct)
         self.n_available = len(correct)
-        self._shuffles = Shuffles(np.where(ledger.correct, 0, NEVER).astype(np.int8), 1, seed=seed)
+        self._order = Shuffles(one_bin(n_pool, ledger.correct), 1, seed=seed)
         sample = self._base(correct[:: -(-len(correct) // BASIS_SAMPLES)])
         self._drift = DriftModels(sample, self.rank, ridge=RIDGE, halflife_steps=self.halflife_steps)
         one_part = np.broadcast_to(np.int8(0), (n_pool,))
@@ -150,7 +155,7 @@ class Probing(Strategy):
     def candidates(self, n_draws: int, n: int) -> Array:
         """Return the next candidates of some draws, in random order, distinct within each, `(D, m)`."""
         m = min(n * self.candidates_per_row, self.n_available)
-        return self._shuffles.fill(np.zeros((n_draws, m), dtype=np.int64))
+        return self._order.fill(np.zeros((n_draws, m), dtype=np.int64))
 
     @staticmethod
     def n_uniform(n_draws: int, n: int, share: float, generator: torch.Generator) -> Tensor:
@@ -217,14 +222,6 @@ class Probing(Strategy):
             del found["damage_rate"]
         drift = {"drift_error": self._drift.error(), "drift_model": self._drift.errors.argmin().float()}
         return found | drift
-
-    @override
-    def draw_state(self) -> Tensor:
-        return self._shuffles.state()
-
-    @override
-    def load_draw_state(self, state: Tensor) -> None:
-        self._shuffles.load_state(state)
 
     @override
     def state_dict(self) -> dict[str, Tensor]:

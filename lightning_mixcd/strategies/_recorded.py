@@ -75,18 +75,17 @@ class RecordStrategy(Strategy):
 
     @override
     def update(self, tally: Tensor, *, steps: float) -> None:
-        assert self._now is not None  # noqa: S101 -- there are tallies only of what was last seen
         total, times = tally.unbind()
-        self._now = torch.where(times > 0, total / times, self._now.to(tally.device))
+        self._now = torch.where(times > 0, total / times, given(self._now).to(tally.device))
 
     @override
     def refresh(self, probe: PoolProbe) -> None:
-        assert self._now is not None  # noqa: S101 -- it was asked for
         index = torch.from_numpy(
             np.arange(len(self._base)) if self.drawable is None else self.drawable.nonzero()[0]
         )
         found = self.seen(probe, index).cpu().float()
-        self._now = self._now.index_put((index,), found.where(found.isfinite(), self._now[index]))
+        now = given(self._now)
+        self._now = now.index_put((index,), found.where(found.isfinite(), now[index]))
 
     @override
     def signal(self) -> Tensor | None:

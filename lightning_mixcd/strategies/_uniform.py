@@ -1,12 +1,11 @@
 """Rehearse at random."""
 
-import numpy as np
 import torch
 from typing_extensions import override
 
 from lightning_mixcd.functional._chunks import Bins
 from lightning_mixcd.ledger.ledger import Ledger
-from lightning_mixcd.strategies._binned import NEVER, BinnedStrategy, some_correct
+from lightning_mixcd.strategies._binned import BinnedStrategy, one_bin, some_correct
 
 __all__ = ["Uniform", "UniformCorrect"]
 
@@ -25,7 +24,7 @@ class Uniform(BinnedStrategy):
 
     @override
     def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
-        return np.zeros(n_pool, dtype=np.int8), 1
+        return one_bin(n_pool), 1
 
     @override
     def probabilities(self, signal: torch.Tensor | None) -> torch.Tensor:
@@ -52,7 +51,7 @@ class UniformCorrect(BinnedStrategy):
 
     @override
     def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
-        return np.where(some_correct(ledger).correct, np.int8(0), np.int8(NEVER)), 1
+        return one_bin(n_pool, some_correct(ledger).correct), 1
 
     @override
     def probabilities(self, signal: torch.Tensor | None) -> torch.Tensor:

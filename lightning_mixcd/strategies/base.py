@@ -170,7 +170,8 @@ class Strategy(ABC):
         if not 1 <= n <= self.n_available:
             raise ValueError(
                 f"`n` must be between 1 and the number of samples that {name} may draw "
-                f"({self.n_available}), got {n}. Lower `mix_ratio` or give a larger pool."
+                f"({self.n_available}), got {n}. Lower `mix_ratio` or give a larger pool. A strategy of your "
+                "own says in `setup` how many these are: self.n_available = n_pool."
             )
         index = self.select_round(n_draws, n, signal=signal, generator=generator)
         n_distinct = min(len(set(draw)) for draw in index.flatten(1).tolist())

@@ -8,6 +8,7 @@ from lightning_mixcd.functional._chunks import Bins
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import ByLabel, Partition
 from lightning_mixcd.strategies._binned import BinnedStrategy
+from lightning_mixcd.strategies._needs import given
 
 __all__ = ["ClassBalanced"]
 
@@ -37,8 +38,7 @@ class ClassBalanced(BinnedStrategy):
 
     @override
     def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
-        assert ledger is not None  # noqa: S101 -- promised by `needs_ledger`
-        bins = self.partition.bins(ledger)
+        bins = self.partition.bins(given(ledger))
         return bins, int(bins.max()) + 1
 
     @override

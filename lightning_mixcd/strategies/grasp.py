@@ -42,9 +42,8 @@ class Grasp(BinnedStrategy):
 
     @override
     def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:
-        super().setup(n_pool, ledger, seed=seed)
-        features = column_of(given(ledger), "features", self, ndim=2)
-        self._samples = _ByDistance(*self.assign(n_pool, ledger), features)
+        bins, n_bins = self.assign(n_pool, ledger)
+        self.draw_along(_ByDistance(bins, n_bins, column_of(given(ledger), "features", self, ndim=2)))
 
     @override
     def setup_streams(self, sizes: Tensor, *, seed: int) -> None:
@@ -67,7 +66,7 @@ class _ByDistance(Shuffles):
     def __init__(self, bins: Bins, n_bins: int, features: npt.NDArray[Any]) -> None:
         super().__init__(bins, n_bins, seed=0)
         for start, size in zip(self._start, self.sizes, strict=True):
-            members = self._order[start : start + size]
+            members = self._members[start : start + size]
             rows = features[members].astype(np.float64)
             distances = np.linalg.norm(rows - rows.mean(axis=0), axis=1)
             members[:] = members[np.argsort(distances, kind="stable")]
@@ -75,5 +74,5 @@ class _ByDistance(Shuffles):
     @override
     def _shuffled(self, bin_: int, pass_: int, first: int) -> list[int]:
         start, size = int(self._start[bin_]), int(self.sizes[bin_])
-        index: list[int] = self._order[start + first : start + min(first + BLOCK, size)].tolist()
+        index: list[int] = self._members[start + first : start + min(first + BLOCK, size)].tolist()
         return index

@@ -2,11 +2,13 @@
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from typing_extensions import override
 
 from lightning_mixcd.functional._chunks import chunks
 from lightning_mixcd.ledger.columns import Array
 from lightning_mixcd.ledger.ledger import Ledger
+from lightning_mixcd.strategies._last_layer import LastLayerGradients
 from lightning_mixcd.strategies._memory import MemoryStrategy
 from lightning_mixcd.strategies._needs import column_of
 from lightning_mixcd.strategies._vectors import unit
@@ -103,21 +105,18 @@ class _Memory:
 
 
 def gradient_factors(logits: Array, features: Array, label: Array) -> tuple[Array, Array]:
-    r"""Split the gradient of each sample's cross-entropy by the last layer into two factors.
+    """Split the gradient of each sample's cross-entropy by the last layer into its two factors.
 
-    For logits $W h + b$ the gradient by $(W, b)$ is the outer product of $\text{softmax}(z) - e_y$ and
-    $(h, 1)$. So the cosine of two gradients is the product of the cosines of their factors.
+    The cosine of two gradients is the product of the cosines of their factors.
 
     Args:
-        logits: Logits z, `(n, C)`.
-        features: Input h of the last layer, `(n, d)`.
-        label: Class y of each sample, `(n,)`.
+        logits: `(n, C)`.
+        features: Input of the last layer, `(n, d)`.
+        label: Class of each sample, `(n,)`.
 
     Returns:
         The factors, each brought to length 1, or 0 where there is no gradient, `(n, C)` and `(n, d + 1)`.
     """
-    logits = np.asarray(logits, dtype=np.float64)
-    error = np.exp(logits - logits.max(axis=1, keepdims=True))
-    error /= error.sum(axis=1, keepdims=True)
-    error[np.arange(len(label)), label] -= 1
-    return unit(error), unit(np.concatenate([features, np.ones((len(features), 1))], axis=1))
+    z, h = (torch.from_numpy(rows.astype(np.float64)) for rows in (logits, features))
+    found = LastLayerGradients.of(z, torch.from_numpy(label.astype(np.int64)), h, bias=True)
+    return unit(found.errors.numpy()), unit(found.inputs.numpy())

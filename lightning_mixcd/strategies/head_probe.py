@@ -11,6 +11,7 @@ from lightning_mixcd.functional.sampling import choose_weighted
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import Partition
 from lightning_mixcd.strategies._calibration import EDGES
+from lightning_mixcd.strategies._needs import given
 from lightning_mixcd.strategies._probing import Probing
 
 __all__ = ["HeadProbe"]
@@ -93,8 +94,7 @@ class HeadProbe(Probing):
     def select_round(
         self, n_draws: int, n: int, *, signal: Tensor | None, generator: torch.Generator
     ) -> Tensor:
-        assert signal is not None  # noqa: S101 -- `signal` never returns None
-        candidates = self.candidates(n_draws, n)
+        signal, candidates = given(signal), self.candidates(n_draws, n)
         margins = self.margins(candidates.ravel(), signal).view(candidates.shape)
         bins, parts = torch.bucketize(margins, torch.tensor(EDGES)), torch.from_numpy(self._part[candidates])
         weights = self._calibration.look_up(signal, bins, parts).double() ** self.sharpness

@@ -5,7 +5,7 @@ from typing_extensions import override
 
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._candidates import HardestFirst
-from lightning_mixcd.strategies._recorded import Records, Source
+from lightning_mixcd.strategies._recorded import Records
 from lightning_mixcd.strategies.base import PoolProbe
 
 __all__ = ["HighestLoss"]
@@ -37,21 +37,6 @@ class HighestLoss(HardestFirst):
         >>> bool((ledger.loss[index] > 0.5).all())
         True
     """
-
-    def __init__(
-        self,
-        source: Source = "last_seen",
-        *,
-        candidates_per_row: int = 5,
-        every_n_steps: int = 100,
-        correct_only: bool = False,
-    ) -> None:
-        super().__init__(
-            source,
-            candidates_per_row=candidates_per_row,
-            every_n_steps=every_n_steps,
-            correct_only=correct_only,
-        )
 
     @override
     def recorded(self, ledger: Ledger) -> Records:

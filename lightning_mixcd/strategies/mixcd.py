@@ -13,6 +13,7 @@ from lightning_mixcd.functional.collateral import Rule, bin_counts, bin_probabil
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import ByLossQuantile, Partition
 from lightning_mixcd.strategies._binned import NEVER, BinnedStrategy, some_correct
+from lightning_mixcd.strategies._needs import given
 from lightning_mixcd.types import Outcome
 
 __all__ = ["MixCD"]
@@ -111,9 +112,8 @@ class MixCD(BinnedStrategy):
 
     @override
     def probabilities(self, signal: Tensor | None) -> Tensor:
-        assert signal is not None  # noqa: S101 -- `signal` below never returns None
         sizes = self.sizes[: self.n_bins]
-        q = bin_probabilities(signal, sizes, rule=self.rule, floor=self.floor)
+        q = bin_probabilities(given(signal), sizes, rule=self.rule, floor=self.floor)
         if len(self.sizes) > self.n_bins:
             q = torch.cat([q * (1 - self.wrong_share), q.new_tensor([self.wrong_share])])
         return q

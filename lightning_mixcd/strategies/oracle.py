@@ -7,13 +7,14 @@ from typing_extensions import override
 
 from lightning_mixcd.functional.sampling import choose_bins
 from lightning_mixcd.ledger.ledger import Ledger
-from lightning_mixcd.strategies._binned import NEVER, Shuffles, some_correct
-from lightning_mixcd.strategies.base import PoolProbe, Strategy
+from lightning_mixcd.strategies._binned import OrderedStrategy, Shuffles, one_bin, some_correct
+from lightning_mixcd.strategies._needs import given
+from lightning_mixcd.strategies.base import PoolProbe
 
 __all__ = ["Oracle"]
 
 
-class Oracle(Strategy):
+class Oracle(OrderedStrategy):
     """Draw from the samples that a full pass over the pool shows to be damaged.
 
     For measuring only: it marks how far better selection could go. Every refresh costs one forward per
@@ -34,6 +35,7 @@ class Oracle(Strategy):
     """
 
     needs_ledger = True
+    _order: Shuffles
 
     def __init__(self, *, every_n_steps: int = 20, uniform_share: float = 0.5) -> None:
         if every_n_steps < 1:
@@ -47,7 +49,7 @@ class Oracle(Strategy):
     def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:
         correct = np.asarray(some_correct(ledger).correct)
         self._correct = torch.from_numpy(correct.nonzero()[0])
-        self._shuffles = Shuffles(np.where(correct, 0, NEVER), 1, seed=seed)
+        self._order = Shuffles(one_bin(n_pool, correct), 1, seed=seed)
         self.n_available = len(self._correct)
         self._damaged = torch.zeros(n_pool, dtype=torch.bool)
 
@@ -63,24 +65,15 @@ class Oracle(Strategy):
 
     @override
     def select(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
-        assert signal is not None  # noqa: S101 -- `signal` above never returns None
-        damaged = signal.nonzero().flatten()
+        damaged = given(signal).nonzero().flatten()
         share = torch.tensor([1 - self.uniform_share, self.uniform_share], dtype=torch.float64)
         room = torch.tensor([len(damaged), self.n_available])
         n_damaged = int((choose_bins(share, room, n, generator=generator) == 0).sum())
         picked = damaged[torch.randperm(len(damaged), generator=generator)[:n_damaged]]
         chosen = dict.fromkeys(picked.tolist())
         while len(chosen) < n:
-            chosen.update(dict.fromkeys(self._shuffles.take(0, n - len(chosen))))
+            chosen.update(dict.fromkeys(self._order.take(0, n - len(chosen))))
         return torch.tensor(list(chosen))[torch.randperm(n, generator=generator)]
-
-    @override
-    def draw_state(self) -> Tensor:
-        return self._shuffles.state()
-
-    @override
-    def load_draw_state(self, state: Tensor) -> None:
-        self._shuffles.load_state(state)
 
     @override
     def state_dict(self) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ from typing_extensions import override
 from lightning_mixcd.functional._chunks import chunks
 from lightning_mixcd.ledger.columns import Array
 from lightning_mixcd.ledger.ledger import Ledger
-from lightning_mixcd.strategies._candidates import Candidates
+from lightning_mixcd.strategies._binned import OrderedStrategy, Shuffles, one_bin
+from lightning_mixcd.strategies._candidates import next_candidates
 from lightning_mixcd.strategies._needs import column_of, given, losses_of
-from lightning_mixcd.strategies.base import Strategy
 from lightning_mixcd.types import Outcome
 
 __all__ = ["PredictedForgetting"]
@@ -22,7 +22,7 @@ CHUNK = 1 << 14
 LEAST_VARIANCE = 1e-10  # as a share of the greatest
 
 
-class PredictedForgetting(Strategy):
+class PredictedForgetting(OrderedStrategy):
     r"""Draw, of some random candidates, in proportion to $\exp(\hat y_i / \tau)$.
 
     $\hat y_i = w \cdot u_i$ predicts by how much the loss of sample i has risen since the ledger. The factors
@@ -58,6 +58,7 @@ class PredictedForgetting(Strategy):
 
     needs_ledger = True
     needs_loss = True
+    _order: Shuffles
 
     def __init__(
         self,
@@ -85,16 +86,15 @@ class PredictedForgetting(Strategy):
         self.n_available = n_pool
         self._base_loss = np.asarray(ledger.loss)
         self._components = principal_components(column_of(ledger, self.column, self, ndim=2), self.rank)
-        self._candidates = Candidates(self.candidates_per_row, n_pool, seed=seed)
+        self._order = Shuffles(one_bin(n_pool), 1, seed=seed)
         size = self._components.shape[1] + 1
         # Of the regression: u uᵀ, and beside it u y.
         self._sums = torch.zeros(size, size + 1)
 
     @override
     def select(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
-        assert signal is not None  # noqa: S101 -- `signal` below never returns None
-        found = torch.from_numpy(self._candidates.take(n))
-        predicted = self._factors(found).double() @ self.coefficients(signal)
+        found = torch.from_numpy(next_candidates(self._order, n, self.candidates_per_row))
+        predicted = self._factors(found).double() @ self.coefficients(given(signal))
         # The n highest of such keys are draws without replacement in proportion to the exponential.
         clock = torch.empty(len(found), dtype=torch.float64).exponential_(generator=generator)
         return found[(predicted / self.temperature - clock.log()).topk(n).indices]
@@ -126,14 +126,6 @@ class PredictedForgetting(Strategy):
     @override
     def signal(self) -> Tensor:
         return self._sums
-
-    @override
-    def draw_state(self) -> Tensor:
-        return self._candidates.position
-
-    @override
-    def load_draw_state(self, state: Tensor) -> None:
-        self._candidates.position = state
 
     @override
     def state_dict(self) -> dict[str, Tensor]:

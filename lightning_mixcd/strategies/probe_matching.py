@@ -6,6 +6,7 @@ from typing_extensions import override
 
 from lightning_mixcd.functional.matching_pursuit import matching_pursuit
 from lightning_mixcd.strategies._last_layer import LastLayerGradients, has_bias
+from lightning_mixcd.strategies._needs import given
 from lightning_mixcd.strategies._probing import Array, Probing, margins_of
 
 __all__ = ["ProbeMatching"]
@@ -37,21 +38,7 @@ class ProbeMatching(Probing):
         5
     """
 
-    def __init__(
-        self,
-        *,
-        candidates_per_row: int = 5,
-        uniform_share: float = 0.1,
-        rank: int = 64,
-        halflife_steps: float = 100.0,
-    ) -> None:
-        super().__init__(
-            candidates_per_row=candidates_per_row,
-            uniform_share=uniform_share,
-            rank=rank,
-            halflife_steps=halflife_steps,
-        )
-        self._bias = True
+    _bias = True
 
     @override
     def attach(self, head: nn.Module) -> None:
@@ -62,7 +49,7 @@ class ProbeMatching(Probing):
     def select_round(
         self, n_draws: int, n: int, *, signal: Tensor | None, generator: torch.Generator
     ) -> Tensor:
-        assert signal is not None  # noqa: S101 -- `signal` never returns None
+        signal = given(signal)
         trust = float(signal[self._calibration.n_rates])
         share = 1 - (1 - self.uniform_share) * trust
         n_uniform = self.n_uniform(n_draws, n, share, generator).long().flatten().tolist()

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from lightning_mixcd.functional.knn_shapley import knn_shapley
 from lightning_mixcd.functional.projection import project_to_cone
-from lightning_mixcd.reading import Reading
-from lightning_mixcd.strategies._last_layer import last_layer_gradients
+from lightning_mixcd.strategies._last_layer import LastLayerGradients
 
 
 def normal(*shape, seed):
@@ -37,9 +35,7 @@ def test_gradient_products_are_those_of_captum():
     def gradients(rows):
         features = net[:-1](x[rows])
         logits = net[-1](features)
-        losses = cross_entropy(logits, label[rows], reduction="none")
-        read = Reading(logits.argmax(1) == label[rows], None, losses, label[rows], logits, features)
-        return last_layer_gradients(read, "a test", bias=False)
+        return LastLayerGradients.of(logits, label[rows], features, bias=False)
 
     trac_in = influence.TracInCPFast(
         net,

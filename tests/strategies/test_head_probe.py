@@ -172,6 +172,21 @@ def test_rates_are_the_share_damaged_of_what_was_drawn_from_each_bin():
     assert world.probe.signal()[:N_BINS].tolist() == pytest.approx(found)
 
 
+@pytest.mark.parametrize("kind", [HeadProbe, ProbeMatching])
+def test_rows_are_counted_by_predicted_margin_from_the_start(kind):
+    world, resumed = (World(kind=kind, halflife_steps=2) for _ in range(2))
+    world.finetune()
+    expected = [0] * N_BINS
+    for step in range(12):
+        margins = world.margins()
+        for i in world.lesson(seed=step).tolist():
+            expected[sum(float(margins[i]) > edge for edge in EDGES)] += 1
+    resumed.probe.load_state_dict(world.probe.state_dict())
+    for probe in (world.probe, resumed.probe):
+        metrics = probe.metrics()
+        assert [int(metrics[f"rows/{k:02d}"]) for k in range(N_BINS)] == expected
+
+
 @pytest.mark.parametrize("importance", [0.5, 1.0])
 def test_importance_weights_undo_the_aim(importance):
     world = World(importance=importance, uniform_share=0.2, candidates_per_row=1000)
