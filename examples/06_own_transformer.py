@@ -119,9 +119,9 @@ if __name__ == "__main__":
         return model
 
     with tempfile.TemporaryDirectory() as folder:
-        # The pool is collated as the finetune data is. Where lengths differ, the shorter side is padded:
-        # masks and token types as Transformers does, `input_ids` with the token that is named here.
-        pool = Pool(films, collate_fn=collate, pad_values={"input_ids": tokenizer.pad_token_id})
+        # The pool is collated as the finetune data is. Where lengths differ, the shorter side is padded as
+        # the tokenizer in `collate` pads.
+        pool = Pool(films, collate_fn=collate)
         rehearsal = RehearsalCallback(MixCD(), pool=pool, ledger=f"{folder}/base.ledger", mix_ratio=0.25)
         reviewers = {
             "base model": base,

@@ -101,7 +101,8 @@ if __name__ == "__main__":
         )
         network = AutoModelForCausalLM.from_config(config)
     else:
-        tokenizer, network = AutoTokenizer.from_pretrained(name), AutoModelForCausalLM.from_pretrained(name)
+        network = AutoModelForCausalLM.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     collate = DataCollatorForSeq2Seq(tokenizer)  # pads labels with -100
 
@@ -122,7 +123,7 @@ if __name__ == "__main__":
         return model
 
     with tempfile.TemporaryDirectory() as folder:
-        pool = Pool(instructions, collate_fn=collate, pad_values={"input_ids": tokenizer.pad_token_id})
+        pool = Pool(instructions, collate_fn=collate)
         # Recorded at the start of `fit`: fresh adapters change nothing, so that is the base model.
         rehearsal = RehearsalCallback(MixCD(), pool=pool, ledger=f"{folder}/base.ledger", mix_ratio=0.5)
         assistants = {

@@ -87,11 +87,10 @@ class RehearsalCallback(Callback):
             raise TypeError(
                 f"`strategy` must be an instance of `Strategy`, got {strategy!r}. Pass for example MixCD()."
             )
-        penalties = tuple(penalties.values() if isinstance(penalties, Mapping) else penalties)
-        wrong = [penalty for penalty in penalties if not isinstance(penalty, Penalty)]
-        if wrong:
+        if schedule is not None and not callable(schedule):
             raise TypeError(
-                f"`penalties` must be instances of `Penalty`, got {wrong[0]!r}. Pass for example [L2SP()]."
+                f"`schedule` must be a function of the step, got {schedule!r}. Pass for example "
+                "EveryNSteps(5)."
             )
         if not 0 <= rehearsal_weight < math.inf:
             raise ValueError(
@@ -102,7 +101,7 @@ class RehearsalCallback(Callback):
             raise ValueError(
                 f"`max_compute_units` must be at least 1, got {max_compute_units}. None means no end."
             )
-        self.strategy, self.penalties = strategy, penalties
+        self.strategy, self.penalties = strategy, _listed(penalties)
         self.rehearsal_weight, self.max_compute_units = rehearsal_weight, max_compute_units
         self.exhausted = self._spent = False
         self.pool = pool if pool is None or isinstance(pool, Pool) else Pool(pool)
@@ -180,8 +179,7 @@ class RehearsalCallback(Callback):
         self._end_if_exhausted(trainer, session)
         if _logs_now(trainer, pl_module, session):
             units = self._units + session.ranks.total(self._own_units)
-            pl_module.log("rehearsal/compute_units", 1.0 * units)
-            found = session.report()
+            found = {"compute_units": 1.0 * units, **session.report()}
             if not trainer.loggers:
                 # Lightning takes some 0.4 ms for each value, and nobody would see those of single bins.
                 found = {name: value for name, value in found.items() if "/" not in name}
@@ -258,6 +256,7 @@ class RehearsalCallback(Callback):
                     "beside a `RehearsalDataModule`. Leave them out of the callback."
                 )
             pool, ledger, mix_ratio = data.pool, data.ledger, data.mix_ratio
+            data.in_use = True
         if pool is None:
             raise ValueError(
                 "`pool` must be given, got none. Pass RehearsalCallback(strategy, pool=dataset), or fit with "
@@ -275,6 +274,18 @@ class RehearsalCallback(Callback):
             self.penalties,
             self.rehearsal_weight,
         )
+
+
+def _listed(penalties: Sequence[Penalty] | Mapping[str, Penalty]) -> tuple[Penalty, ...]:
+    if isinstance(penalties, Penalty):
+        raise TypeError(f"`penalties` must be a list, got {penalties!r}. Pass for example [L2SP()].")
+    listed = tuple(penalties.values() if isinstance(penalties, Mapping) else penalties)
+    for penalty in listed:
+        if not isinstance(penalty, Penalty):
+            raise TypeError(
+                f"`penalties` must be instances of `Penalty`, got {penalty!r}. Pass for example [L2SP()]."
+            )
+    return listed
 
 
 # Whether Lightning hands what is logged now on to its loggers.

@@ -227,8 +227,8 @@ class Readout:
             losses = sized(given["losses"], rows, "losses", ndim=1)
             reading = ruled(torch.ones_like(losses, dtype=torch.bool), rows, part, losses)
         elif captured is not None:
-            logits = sized(captured, rows, "logits")[part]
-            logits = logits if with_graph else logits.detach()
+            logits = sized(captured, rows, "logits")
+            logits = (logits if with_graph else logits.detach())[part]
             reading = classified(logits, self._target(batch, rows)[part], with_loss=with_loss)
         elif "preds" in given and self.module is None:
             target = self._target(batch, rows)[part]

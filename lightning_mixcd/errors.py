@@ -1,6 +1,9 @@
 """Exceptions of the library; each is also the built-in type that a caller would expect."""
 
-__all__ = ["CaptureError", "JoinError", "LedgerError", "PoolError", "unreadable_sample"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["CaptureError", "JoinError", "LedgerError", "PoolError", "of_the_pool", "unreadable_sample"]
 
 
 class LedgerError(ValueError):
@@ -36,3 +39,22 @@ def unreadable_sample(index: int, dataset: object, cause: Exception) -> str:
         "for a ledger, others of its draw that can be read may take its place: Pool(..., "
         'unreadable="skip").'
     )
+
+
+@contextmanager
+def of_the_pool() -> Iterator[None]:
+    """Say of errors that the user's own code raises meanwhile what it was given (from Python 3.11 on).
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "add_note"):
+            error.add_note(
+                "This was a batch of the pool, which must be what `training_step` takes, or `rehearsal_step` "
+                "if there is one. If the finetune loader has a `collate_fn`, the pool needs it too: "
+                "Pool(dataset, collate_fn=...)."
+            )
+        raise

@@ -69,18 +69,17 @@ class Learner:
     def learn(self) -> None:
         """Let the strategy learn from everything since the last lesson."""
         outcome = self._outcome()
-        tally, damaged = self.strategy.tally(outcome), torch.zeros_like(self._damaged)
-        known = damaged
-        if "base_correct" in outcome.context:
-            base_correct = outcome.context["base_correct"]
-            damaged, known = (base_correct & ~outcome.correct).sum(), base_correct.sum()
-        self._lesson = torch.stack([damaged, known])
+        tally, known = self.strategy.tally(outcome), outcome.context.get("base_correct")
+        if known is None:
+            self._lesson = torch.zeros_like(self._lesson)
+        else:
+            self._lesson = torch.stack([known & ~outcome.correct, known]).sum(dim=1)
         self._pending = []
         if tally is not None:
             self.strategy.update(self._total(tally), steps=self.steps)
         self.steps = 0.0
         self._lessons += 1
-        self._damaged = self._damaged + damaged
+        self._damaged = self._damaged + self._lesson[0]
         self._rows += len(outcome.index)
 
     def damaged_share(self) -> Tensor | None:
@@ -183,4 +182,5 @@ class Learner:
 
 # Tickets of a restored run begin on the host, also where those of its new batches do not.
 def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat([part.to(parts[-1].device) for part in parts])
+    device = parts[-1].device
+    return torch.cat([part if part.device == device else part.to(device) for part in parts])

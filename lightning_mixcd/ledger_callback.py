@@ -86,6 +86,7 @@ class LedgerCallback(Callback):
 
     Raises:
         LedgerError: At the start of training, if an epoch would leave samples out; at its end, if one did.
+        TypeError: If `dataset` is no `IndexedDataset`.
         ValueError: If `keep` holds something else, or features as coordinates.
 
     Example:
@@ -102,6 +103,11 @@ class LedgerCallback(Callback):
         readout: Readout | None = None,
         keep: Keep = (),
     ) -> None:
+        if not isinstance(dataset, IndexedDataset):
+            raise TypeError(
+                f"`dataset` must be an `IndexedDataset`, got {type(dataset).__name__}. Wrap it, "
+                "IndexedDataset(dataset), and train on what its `loader(...)` returns."
+            )
         check_keep(keep)
         if (k := n_coordinates(keep)) is not None:
             raise ValueError(

@@ -174,7 +174,7 @@ class Session:
         if self._separate is not None:
             self._separate.expect(self._transfer.alone(rows, key=key))
             return batch
-        return join(batch, rows, pad_values=self.pool.pad_values)
+        return join(batch, rows, pad_values=self.pool.known_pad_values)
 
     def observe(self, outputs: object, batch: object, *, rows: int) -> int:
         """Learn from the step that was just made.

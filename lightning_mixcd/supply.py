@@ -93,7 +93,8 @@ class Supply:
 
     def note(self) -> None:
         """Keep what the strategy knows now, for draws to come; at the same time on all ranks."""
-        self.stream.note(partial(self._ranks.reduce, how="max"))
+        alone = self._ranks.size == 1
+        self.stream.note(None if alone else partial(self._ranks.reduce, how="max"))
 
     def state_dict(self, *, together: bool) -> dict[str, Any]:
         """Return what is needed to go on with the same rows.

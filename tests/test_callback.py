@@ -25,6 +25,7 @@ from lightning_mixcd import (
     record_ledger,
 )
 from lightning_mixcd.partitions import ByLabel
+from lightning_mixcd.penalties import L2SP
 from tests.toys import (
     N_FEATURES,
     N_POOL,
@@ -481,6 +482,13 @@ def test_numbers_out_of_range_are_refused(argument, value):
 def test_penalties_must_be_penalties():
     with pytest.raises(TypeError, match="`penalties` must be instances of `Penalty`, got 3"):
         RehearsalCallback(Uniform(), pool=pool(), penalties=[3])
+    with pytest.raises(TypeError, match=r"`penalties` must be a list, got .*L2SP"):
+        RehearsalCallback(Uniform(), pool=pool(), penalties=L2SP())
+
+
+def test_schedule_must_be_a_function():
+    with pytest.raises(TypeError, match="`schedule` must be a function of the step, got 5"):
+        RehearsalCallback(Uniform(), pool=pool(), schedule=5)
 
 
 class Weighing(Toy):

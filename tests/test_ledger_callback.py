@@ -168,6 +168,11 @@ def test_loader_of_something_else_is_refused(tmp_path):
         assert module.seen == []
 
 
+def test_plain_dataset_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="`dataset` must be an `IndexedDataset`, got TensorDataset"):
+        LedgerCallback(tmp_path / "l", pool())
+
+
 @pytest.mark.parametrize("max_epochs", [-1])
 def test_last_epoch_must_be_known(max_epochs, tmp_path):
     with pytest.raises(ValueError, match=r"`max_epochs` must be set.*got -1"):

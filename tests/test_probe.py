@@ -1,6 +1,7 @@
 """Looking at a model: what is seen, and that no trace is left."""
 
 import random
+import sys
 
 import lightning.pytorch as pl
 import numpy as np
@@ -246,6 +247,13 @@ def test_error_held_on_to_does_not_hold_the_module_in_eval_mode(tmp_path):
     assert held.tb is not None  # as a notebook holds on to the last traceback
     assert module.training
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")
+def test_error_of_the_users_step_says_that_the_batch_was_the_pools(tmp_path):
+    with pytest.raises(TypeError, match=r"indices must be") as caught:  # a plain pool beside a collate_fn
+        record_ledger(Toy(), pool(), tmp_path / "l", readout=Readout(step=lambda module, batch: batch["x"]))
+    assert caught.value.__notes__[0].startswith("This was a batch of the pool, which must be what")
 
 
 def test_random_transforms_give_the_same_samples_every_time():

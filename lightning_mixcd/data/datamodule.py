@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
@@ -44,6 +45,9 @@ class RehearsalDataModule(LightningDataModule):
             the epoch alone, not on workers or the global random state, and a run that is resumed in mid-epoch
             goes on with the very next sample. Otherwise the loader stays as it is.
 
+    Raises:
+        TypeError: If `finetune` is no datamodule, or `prior_val` a dataset.
+
     Example:
         >>> from torch.utils.data import TensorDataset
         >>> import torch
@@ -65,11 +69,22 @@ class RehearsalDataModule(LightningDataModule):
         prior_val: DataLoader[Any] | None = None,
         order_seed: int | None = None,
     ) -> None:
+        if not isinstance(finetune, LightningDataModule):
+            raise TypeError(
+                f"`finetune` must be a LightningDataModule, got {type(finetune).__name__}. Loaders need "
+                "none: fit with them, and give `pool`, `ledger` and `mix_ratio` to `RehearsalCallback`."
+            )
+        if isinstance(prior_val, Dataset):
+            raise TypeError(
+                f"`prior_val` must be a loader, got the dataset {type(prior_val).__name__}. Pass for example "
+                "DataLoader(dataset, batch_size=256)."
+            )
         super().__init__()
         self.finetune = finetune
         self.pool = pool if isinstance(pool, Pool) else Pool(pool)
         self.mix_ratio, self.ledger = mix_ratio, ledger
         self.prior_val, self.order_seed = prior_val, order_seed
+        self.in_use = False  # whether a `RehearsalCallback` has taken pool, ledger and mix ratio
         self.prepare_data_per_node = finetune.prepare_data_per_node
         self.allow_zero_length_dataloader_with_multiple_devices = (
             finetune.allow_zero_length_dataloader_with_multiple_devices
@@ -90,6 +105,7 @@ class RehearsalDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         # Not every process prepares data.
         self.finetune.trainer = self.trainer
+        self.in_use = False  # callbacks are set up after this
         self.finetune.setup(stage)
 
     @override
@@ -102,6 +118,11 @@ class RehearsalDataModule(LightningDataModule):
 
     @override
     def train_dataloader(self) -> Any:
+        if self.trainer is not None and not self.in_use:
+            rank_zero_warn(
+                "`RehearsalDataModule` rehearses nothing by itself, and the trainer has no "
+                "`RehearsalCallback`. Add one: Trainer(callbacks=[RehearsalCallback(MixCD())])."
+            )
         loader = self.finetune.train_dataloader()
         if self.order_seed is None:
             return loader

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_mixcd.data.streams import Streams
+from lightning_mixcd.data.vocabularies import tokenizer_of
 
 __all__ = ["Pool"]
 
@@ -22,20 +24,22 @@ class Pool:
         dataset: Map-style dataset of N samples whose batches have the structure of the finetune batches; or
             `Streams`, whose samples have no index.
         collate_fn: Makes a batch of samples, as in `torch.utils.data.DataLoader`.
-        num_workers: Loader workers that fetch rows while the model trains; 0 fetches in the training process.
+        num_workers: Loader workers that fetch rows while the model trains; 0 fetches in the training process,
+            where torch's own collate function makes the rows of half a lag at once.
         lag: Draws between learning something and drawing by it. A run does not depend on the number of
             workers or on timing, because their queue stays within half of it; at least twice `num_workers`.
         random: Whether fetching a sample or collating a batch draws random numbers, as augmentation does.
             They are then seeded by the draw, which takes some 0.1 ms. None finds out from a few samples;
             `Streams` cannot be tried out, so it counts as yes for these.
-        pad_values: Fill values by batch key, where sequences of the two sides differ in length; the usual
-            keys of Hugging Face batches are known, except `input_ids`, whose value is the tokenizer's.
+        pad_values: Fill values by batch key, where sequences of the two sides differ in length. Those of the
+            usual keys of Hugging Face batches are known; that of `input_ids` only where `collate_fn` holds
+            a tokenizer, which pads on the right.
         unreadable: What to do where the dataset raises an error for a drawn sample: "raise" stops with its
             index; "skip" warns once and rehearses another sample in its place, of the same draw if any can
             be read, else of those drawn with it. A ledger and `Oracle` need every sample: they stop.
 
     Raises:
-        TypeError: If the dataset has no length or is an `IterableDataset`.
+        TypeError: If the dataset has no length, or is an `IterableDataset` or a loader.
         ValueError: If the dataset is empty, a number is out of range, or `unreadable` is no known word.
 
     Example:
@@ -57,6 +61,11 @@ class Pool:
                 '`unreadable` must be "raise" for `Streams`, got "skip". Let the streams pass over what '
                 "they cannot read."
             )
+        if isinstance(self.dataset, DataLoader):
+            raise TypeError(
+                "`pool` must be a dataset, got a DataLoader. Give what it loads, and how: "
+                "Pool(loader.dataset, collate_fn=loader.collate_fn)."
+            )
         if isinstance(self.dataset, IterableDataset) or not isinstance(self.dataset, Sized):
             raise TypeError(
                 f"`pool` must be a map-style dataset with a length, got {type(self.dataset).__name__}. "
@@ -77,6 +86,14 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
+
+    @cached_property
+    def known_pad_values(self) -> Mapping[str, float]:
+        """The given `pad_values`, and what the tokenizer of `collate_fn` pads `input_ids` with."""
+        tokenizer, known = tokenizer_of(self), dict[str, float]()
+        if tokenizer is not None and getattr(tokenizer, "padding_side", None) == "right":
+            known["input_ids"] = tokenizer.pad_token_id
+        return {**known, **(self.pad_values or {})}
 
     @property
     def round(self) -> int:

@@ -63,7 +63,7 @@ class SeededFetch(Dataset[Any]):
     ) -> None:
         self.dataset, self.collate_fn, self.seed = dataset, collate_fn or default_collate, seed
         # Picked all at once, rows in memory take a fraction of the time, and are the same.
-        whole = type(dataset) is TensorDataset and collate_fn in {None, default_collate}
+        whole = type(dataset) is TensorDataset and self.collate_fn is default_collate
         self._tensors = cast("TensorDataset", dataset).tensors if whole else None
 
     def __getitems__(self, request: tuple[int, list[int]]) -> object:

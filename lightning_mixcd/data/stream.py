@@ -4,6 +4,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_mixcd.data.host_copy import HostCopy
 from lightning_mixcd.data.pool import Pool
-from lightning_mixcd.data.pool_fetch import Fetched, PoolFetch, as_it_is, draws_chance
+from lightning_mixcd.data.pool_fetch import Fetched, PoolFetch, Request, as_it_is, draws_chance
 from lightning_mixcd.data.stream_reader import StreamFetch, StreamReader
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.functional.joining import join, n_rows, take_rows
@@ -33,23 +34,24 @@ class Note:
 
     Args:
         opened: The draw that this rank had opened.
-        pace: The furthest draw that any rank had opened, and minus the least far, int64, `(2,)`.
+        pace: The furthest draw that any rank had opened, and minus the least far, int64, `(2,)`; None where
+            there is one rank.
         signal: The signal.
     """
 
     opened: int
-    pace: HostCopy
+    pace: HostCopy | None
     signal: HostCopy
 
     @property
     def ahead(self) -> int:
         """The furthest draw that any rank had opened."""
-        return int(cast("Tensor", self.pace.get())[0])
+        return self.opened if self.pace is None else int(cast("Tensor", self.pace.get())[0])
 
     @property
     def behind(self) -> int:
         """The least far."""
-        return -int(cast("Tensor", self.pace.get())[1])
+        return self.opened if self.pace is None else -int(cast("Tensor", self.pace.get())[1])
 
 
 class PoolStream:
@@ -92,8 +94,7 @@ class PoolStream:
         self._rows: Any = None
         self._round = 0  # first draw of the round that the strategy draws next
         self._batches: Iterator[Fetched] | None = None
-        start = torch.tensor([BEFORE_ALL, -BEFORE_ALL])
-        self._notes = [Note(BEFORE_ALL, HostCopy(start), HostCopy(strategy.signal()))]
+        self._notes = [Note(BEFORE_ALL, None, HostCopy(strategy.signal()))]
         self._positions: dict[int, Tensor] = {}
         self._tickets: dict[int, dict[str, Tensor]] = {}
         self._warned = False  # of a sample that cannot be read
@@ -142,7 +143,7 @@ class PoolStream:
             self._used = stop
         rows = parts[0]
         for part in parts[1:]:
-            rows = join(rows, part, pad_values=self.pool.pad_values)
+            rows = join(rows, part, pad_values=self.pool.known_pad_values)
         return dict(rows)
 
     def note(self, over_ranks: Callable[[Tensor], Tensor] | None = None) -> None:
@@ -158,16 +159,14 @@ class PoolStream:
         # Of two notes taken at the same pace, as while nothing is rehearsed, only the newer is ever used.
         if len(self._notes) > 1 and self._notes[-1].ahead == self._notes[-2].ahead:
             del self._notes[-2]
-        pace = torch.tensor([self._opened, -self._opened])
-        if over_ranks is not None:
-            pace = over_ranks(pace)
-        self._notes.append(Note(self._opened, HostCopy(pace), HostCopy(signal)))
+        pace = over_ranks and HostCopy(over_ranks(torch.tensor([self._opened, -self._opened])))
+        self._notes.append(Note(self._opened, pace, HostCopy(signal)))
 
     def _open_next(self) -> None:
         self._opened, self._used = self._opened + 1, 0
         if self._batches is None:
             # The loader must not hold the stream: workers in a reference cycle are stopped late and slowly.
-            self._batches = self._fetched(PoolStream._draws(weakref.proxy(self), self._opened))
+            self._batches = self._fetched(PoolStream._rounds(weakref.proxy(self), self._opened))
         batch, instead, problem = next(self._batches)
         ticket = self._tickets.pop(self._opened)
         if instead is not None:
@@ -190,7 +189,8 @@ class PoolStream:
                 f"{problem}; other samples are rehearsed in its place, and of any more like it.", stacklevel=2
             )
 
-    def _draws(self, first: int) -> Iterator[tuple[int, list[int], list[int]]]:
+    # What to fetch for the draws of each round, from draw `first` on.
+    def _rounds(self, first: int) -> Iterator[list[Request]]:
         while True:
             start, n = self._round, self.pool.round
             self._positions[start] = self.strategy.draw_state()
@@ -199,16 +199,16 @@ class PoolStream:
             generator = torch.Generator().manual_seed(stream_key(self.seed, start))
             signal = self._signal(start)
             index = self.strategy.draw_round(n, self.rows_per_draw, signal=signal, generator=generator)
-            index = index[:, self.rank :: self.world_size]
+            if self.world_size > 1:
+                index = index[:, self.rank :: self.world_size]
             self._round += n
-            ticket = self._ticket(index.flatten())
-            parts = {k: v.view(*index.shape, *v.shape[1:]).unbind() for k, v in ticket.items()}
-            draws = index.tolist()
-            for place, rows in enumerate(draws):
-                if start + place >= first:
-                    self._tickets[start + place] = {key: part[place] for key, part in parts.items()}
-                    others = (*draws[place + 1 :], *draws[:place]) if self.pool.unreadable == "skip" else ()
-                    yield start + place, rows, [i for other in others for i in other]
+            parts = {k: v.chunk(n) for k, v in self._ticket(index.flatten()).items()}
+            draws, requests = index.tolist(), []
+            for place in range(max(0, first - start), n):
+                self._tickets[start + place] = {key: part[place] for key, part in parts.items()}
+                others = (*draws[place + 1 :], *draws[:place]) if self.pool.unreadable == "skip" else ()
+                requests.append((start + place, draws[place], list(chain.from_iterable(others))))
+            yield requests
 
     def _signal(self, start: int) -> Tensor | None:
         """Return what the round that begins with draw `start` goes by, and forget what no round will."""
@@ -232,7 +232,7 @@ class PoolStream:
             ticket["base_correct"] = torch.ones(len(index), dtype=torch.bool)
         return ticket
 
-    def _fetched(self, draws: Iterator[tuple[int, list[int], list[int]]]) -> Iterator[Fetched]:
+    def _fetched(self, rounds: Iterator[list[Request]]) -> Iterator[Fetched]:
         pool, seed = self.pool, stream_key(self.seed, self.rank)
         fetch: PoolFetch | StreamFetch
         if self._reader is not None:
@@ -241,8 +241,9 @@ class PoolStream:
         else:
             chance = draws_chance(pool) if pool.random is None else pool.random
             fetch = PoolFetch(pool, seed=seed if chance else None)
+        draws = chain.from_iterable(rounds)
         if not pool.num_workers and not self.pin_memory:
-            return map(fetch.__getitems__, draws)
+            return fetch.rounds(rounds) if isinstance(fetch, PoolFetch) else map(fetch.__getitems__, draws)
         loader = DataLoader(
             fetch,
             batch_sampler=draws,  # type: ignore[arg-type]  # any iterable works; torch asks for lists

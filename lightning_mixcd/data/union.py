@@ -33,7 +33,7 @@ def union_pool(pools: Mapping[str, Pool | Dataset[Any]]) -> tuple[Pool, npt.NDAr
         `record_ledger(columns={"stage": ...})` keeps for partitions.
 
     Raises:
-        TypeError: If a part is made of `Streams`.
+        TypeError: If the parts have no names, or one is made of `Streams`.
         ValueError: If there is no part, settings of the parts differ, or their samples cannot share a batch.
 
     Example:
@@ -41,6 +41,11 @@ def union_pool(pools: Mapping[str, Pool | Dataset[Any]]) -> tuple[Pool, npt.NDAr
         >>> [pool.dataset[index] for index in range(5)], stage.tolist()
         ([0, 1, 2, 10, 11], ['base', 'base', 'base', 'first', 'first'])
     """
+    if not isinstance(pools, Mapping):
+        raise TypeError(
+            f"`pools` must name each part, got {type(pools).__name__}. Pass a mapping, such as "
+            '{"base": pool, "first": other}.'
+        )
     if not pools:
         raise ValueError("`pools` must hold at least one pool, got none.")
     parts = {name: pool if isinstance(pool, Pool) else Pool(pool) for name, pool in pools.items()}

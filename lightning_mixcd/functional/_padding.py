@@ -64,7 +64,7 @@ def _known_value(dtype: torch.dtype, place: Place, pad_values: Mapping[str, floa
 def _how_to_pad(place: Place) -> str:
     key = place.path if place.name is None else place.name
     return (
-        f"Pass `pad_values={{{key!r}: ...}}` with the value your collator pads with, "
+        f"Pass `Pool(..., pad_values={{{key!r}: ...}})` with the value your collator pads with, "
         f"or give all samples one length."
     )
 

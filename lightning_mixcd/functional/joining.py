@@ -13,6 +13,7 @@ entry per row.
 
 import reprlib
 from collections.abc import Hashable, Iterator, Mapping
+from operator import attrgetter
 from typing import TypeVar, cast
 
 import torch
@@ -26,6 +27,9 @@ __all__ = ["join", "n_rows", "pick_rows", "take_rows"]
 
 Batch = TypeVar("Batch")
 _Rows = Tensor | list[object] | tuple[object, ...]
+
+_TRAITS = ("ndim", "dtype", "device", "layout", "is_nested")
+_traits = attrgetter(*_TRAITS)
 
 _MATCH = "Make the pool's dataset or `collate_fn` give what the finetune batch has."
 
@@ -218,23 +222,21 @@ class _Joiner:
         self.rows: list[tuple[int, int]] = []
 
     def join(self, finetune: object, pool: object, place: Place) -> object:
+        if isinstance(finetune, Tensor) and isinstance(pool, Tensor):
+            return self._join_tensors(finetune, pool, place)
         parts, pool_parts = children(finetune), children(pool)
-        same_type = type(finetune) is type(pool) or (
-            isinstance(finetune, Tensor) and isinstance(pool, Tensor)
-        )
-        if not same_type or (parts is None) != (pool_parts is None):
+        if type(finetune) is not type(pool) or (parts is None) != (pool_parts is None):
             raise place.mismatch(_kind(finetune), _kind(pool), _MATCH)
         if parts is None or pool_parts is None:
             return self._join_leaves(finetune, pool, place)
-        _check_keys(parts, pool_parts, place)
+        if parts.keys() != pool_parts.keys():
+            raise _other_keys(parts, pool_parts, place)
         joined = {
             key: self.join(part, pool_parts[key], Place(place, finetune, key)) for key, part in parts.items()
         }
         return rebuild(finetune, joined)
 
     def _join_leaves(self, finetune: object, pool: object, place: Place) -> object:
-        if isinstance(finetune, Tensor) and isinstance(pool, Tensor):
-            return self._join_tensors(finetune, pool, place)
         if is_sequence(finetune) and is_sequence(pool):
             self.rows.append((len(finetune), len(pool)))
             return type(finetune)([*finetune, *pool])
@@ -247,11 +249,16 @@ class _Joiner:
     def _join_tensors(self, finetune: Tensor, pool: Tensor, place: Place) -> Tensor:
         if finetune.ndim == 0 and pool.ndim == 0:
             return finetune
-        _check_traits(finetune, pool, place)
-        self.rows.append((finetune.shape[0], pool.shape[0]))
-        if finetune.shape[1:] == pool.shape[1:]:
+        if _traits(finetune) != _traits(pool):
+            raise _other_traits(finetune, pool, place)
+        if finetune.is_nested:
+            msg = f"{place.path} must be a tensor of one shape, got nested tensors."
+            raise JoinError(f"{msg} Let `collate_fn` pad them.")
+        mine, other = finetune.shape, pool.shape
+        self.rows.append((mine[0], other[0]))
+        if mine[1:] == other[1:]:
             return torch.cat((finetune, pool))
-        if finetune.shape[2:] != pool.shape[2:]:
+        if mine[2:] != other[2:]:
             raise place.mismatch(
                 _shape(finetune), _shape(pool), f"All dims but the first must agree. {_MATCH}"
             )
@@ -265,26 +272,23 @@ def _kind(value: object) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "") + of
 
 
-def _check_keys(finetune: Mapping[Hashable, object], pool: Mapping[Hashable, object], place: Place) -> None:
+def _other_keys(
+    finetune: Mapping[Hashable, object], pool: Mapping[Hashable, object], place: Place
+) -> JoinError:
     missing = [key for key in finetune if key not in pool]
     surplus = [key for key in pool if key not in finetune]
-    if missing or surplus:
-        remedy = f"The pool batch lacks {missing} and has {surplus} too many. {_MATCH}"
-        raise place.mismatch(f"the parts {list(finetune)}", f"the parts {list(pool)}", remedy)
+    remedy = f"The pool batch lacks {missing} and has {surplus} too many. {_MATCH}"
+    return place.mismatch(f"the parts {list(finetune)}", f"the parts {list(pool)}", remedy)
 
 
-def _check_traits(finetune: Tensor, pool: Tensor, place: Place) -> None:
-    for trait in ("ndim", "dtype", "device", "layout", "is_nested"):
-        mine, other = getattr(finetune, trait), getattr(pool, trait)
-        if mine != other:
-            remedies = {
-                "dtype": f"Cast in the pool's dataset or `collate_fn`, for example with `.to({mine})`.",
-                "device": f"Move the pool batch to {mine} before it is joined.",
-            }
-            raise place.mismatch(f"{trait} {mine}", f"{trait} {other}", remedies.get(trait, _MATCH))
-    if finetune.is_nested:
-        msg = f"{place.path} must be a tensor of one shape, got nested tensors. Let `collate_fn` pad them."
-        raise JoinError(msg)
+def _other_traits(finetune: Tensor, pool: Tensor, place: Place) -> JoinError:
+    both = zip(_TRAITS, _traits(finetune), _traits(pool), strict=True)
+    trait, mine, other = next(found for found in both if found[1] != found[2])
+    remedies = {
+        "dtype": f"Cast in the pool's dataset or `collate_fn`, for example with `.to({mine})`.",
+        "device": f"Move the pool batch to {mine} before it is joined.",
+    }
+    return place.mismatch(f"{trait} {mine}", f"{trait} {other}", remedies.get(trait, _MATCH))
 
 
 def _shape(tensor: Tensor) -> str:

@@ -51,8 +51,16 @@ class Digits:
 
         Returns:
             The four sets.
+
+        Raises:
+            ImportError: If scikit-learn is not installed.
         """
-        from sklearn.datasets import load_digits
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise ImportError(
+                "The digits are those of scikit-learn. Install it with `pip install 'lightning-mixcd[demo]'`."
+            ) from error
 
         images, labels = load_digits(return_X_y=True)
         x = torch.from_numpy(images).float().div(16).view(-1, 1, 8, 8)

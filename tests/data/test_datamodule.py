@@ -220,3 +220,26 @@ def test_loader_that_cannot_resume_is_refused_where_it_must():
 
     with pytest.raises(TypeError, match="`order_seed` needs one `DataLoader`"):
         run(RehearsalCallback(NoRehearsal()), RehearsalDataModule(Weighted(), pool(), order_seed=0))
+
+
+def test_nothing_is_rehearsed_without_a_callback_and_it_says_so():
+    data = RehearsalDataModule(Finetune(), pool())
+    run(RehearsalCallback(Uniform()), data)
+    with pytest.warns(UserWarning, match=r"rehearses nothing by itself.* Add one"):
+        alone, _ = run(pl.Callback(), data)
+    assert rehearsed(alone) == [[]] * len(alone.seen)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"finetune": DataLoader(finetune())}, "`finetune` must be a LightningDataModule, got DataLoader"),
+        (
+            {"finetune": Finetune(), "prior_val": finetune()},
+            "`prior_val` must be a loader, got the dataset Tensor",
+        ),
+    ],
+)
+def test_loaders_and_datasets_are_not_mixed_up(given, message):
+    with pytest.raises(TypeError, match=message):
+        RehearsalDataModule(**given, pool=pool())

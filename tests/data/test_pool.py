@@ -1,9 +1,11 @@
 """What may be a pool, and how its queue follows from its lag."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_mixcd.data.pool import Pool
 
@@ -45,6 +47,26 @@ def test_what_cannot_be_picked_by_index_is_refused(dataset):
         TypeError, match=rf"`pool` must be a map-style dataset with a length, got {name}\. .* Pool\(Streams"
     ):
         Pool(dataset)
+
+
+def test_loader_is_refused():
+    with pytest.raises(TypeError, match=r"`pool` must be a dataset, got a DataLoader\. .*loader\.dataset"):
+        Pool(DataLoader([1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "given", "known"),
+    [
+        ({"pad_token_id": 3, "padding_side": "right"}, None, {"input_ids": 3}),
+        ({"pad_token_id": 3, "padding_side": "right"}, {"input_ids": 0, "x": 1}, {"input_ids": 0, "x": 1}),
+        ({"pad_token_id": 3, "padding_side": "left"}, {"x": 1}, {"x": 1}),
+        ({}, None, {}),
+    ],
+)
+def test_the_collators_tokenizer_says_what_pads(tokenizer, given, known):
+    collator = SimpleNamespace(tokenizer=SimpleNamespace(get_vocab=dict, **tokenizer))
+    assert Pool([1], collate_fn=collator, pad_values=given).known_pad_values == known
+    assert Pool([1], pad_values=given).known_pad_values == (given or {})
 
 
 def test_empty_pool_is_refused():

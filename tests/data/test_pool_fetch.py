@@ -2,12 +2,14 @@
 
 import random
 import re
+import sys
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import default_collate
 
 from lightning_mixcd import Ledger, Pool, PoolError
 from lightning_mixcd.data.pool_fetch import PoolFetch, draws_chance
@@ -82,6 +84,58 @@ def test_nothing_is_read_twice_where_all_can_be_read():
     assert dataset.reads == 3
 
 
+@pytest.mark.parametrize(
+    "sample",
+    [lambda i: {"x": torch.tensor([i, i / 7]), "name": str(i)}, lambda i: (np.float64(i), [i, str(i)]), str],
+)
+def test_draws_fetched_at_once_are_those_fetched_one_by_one(sample):
+    dataset = [sample(i) for i in range(N)]
+    requests = [(4, [7, 2, 9], []), (5, [2, 30, 1], []), (6, [0, 5, 2], [])]
+    found = PoolFetch(Pool(dataset), seed=None).rounds([requests[:2], [], requests[2:]])
+    for fetched, (_, index, _) in zip(found, requests, strict=True):
+        assert repr(fetched.batch) == repr(default_collate([dataset[i] for i in index]))
+
+
+class Asked(HoledInBatches):
+    """Keeps what it was asked for."""
+
+    def __init__(self, **holed):
+        super().__init__(**holed)
+        self.asked = []
+
+    def __getitems__(self, index):
+        self.asked.append(index)
+        return super().__getitems__(index)
+
+
+@pytest.mark.parametrize(
+    ("pool", "seed", "asked"),
+    [
+        ({}, None, [[1, 2, 3, 4]]),
+        ({}, 0, [[1, 2], [3, 4]]),  # chance belongs to its draw
+        ({"collate_fn": list}, None, [[1, 2], [3, 4]]),  # it may pad to the longest of a draw
+    ],
+)
+def test_a_round_is_fetched_at_once_where_that_makes_no_difference(pool, seed, asked):
+    dataset = Asked(holes=())
+    rounds = [[(0, [1, 2], []), (1, [3, 4], [])]]
+    assert len([*PoolFetch(Pool(dataset, **pool), seed=seed).rounds(rounds)]) == 2
+    assert dataset.asked == asked
+
+
+def test_unreadable_sample_stops_its_own_draw():
+    rounds = PoolFetch(Pool(Holed([4])), seed=None).rounds([[(0, [1, 2], []), (1, [3, 4], [])]])
+    assert next(rounds).batch.tolist() == [1, 2]
+    with pytest.raises(PoolError, match="pool index 4"):
+        next(rounds)
+
+
+def test_draws_need_not_be_alike():
+    dataset = [torch.full((1 + i,), i) for i in range(4)]
+    rounds = PoolFetch(Pool(dataset), seed=None).rounds([[(0, [1], []), (1, [3], [])]])
+    assert [fetched.batch.tolist() for fetched in rounds] == [[[1, 1]], [[3, 3, 3, 3]]]
+
+
 @pytest.mark.parametrize("unreadable", ["raise", "skip"])
 def test_a_moment_of_failure_is_passed_over(unreadable):
     class Shaky(Holed):
@@ -99,8 +153,10 @@ def test_errors_of_the_collate_function_pass_as_they_are(unreadable):
     def collate(samples):
         raise ZeroDivisionError("ours")
 
-    with pytest.raises(ZeroDivisionError, match=r"^ours$"):
+    with pytest.raises(ZeroDivisionError, match=r"^ours") as caught:
         fetch(Holed([]), [5, 6], collate_fn=collate, unreadable=unreadable)
+    if sys.version_info >= (3, 11):
+        assert "the pool needs it too: Pool(dataset, collate_fn=...)" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("word", ["ignore", None])

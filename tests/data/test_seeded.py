@@ -1,6 +1,7 @@
 """Chance in fetching and collating: the same for the same draw, and unseen by everything else."""
 
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -85,6 +86,19 @@ def test_rows_in_memory_are_what_torchs_collation_makes(index):
     theirs = default_collate([data[i] for i in index])
     assert type(ours) is type(theirs)
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))
+
+
+@dataclass  # as the collators of Transformers are, and so without a hash
+class Summed:
+    plus: int
+
+    def __call__(self, samples):
+        return sum(x for (x,) in samples) + self.plus
+
+
+def test_collator_without_a_hash_is_used():
+    fetch = SeededFetch(TensorDataset(torch.arange(5)), Summed(plus=10), seed=0)
+    assert fetch.__getitems__((0, [1, 4])) == 15
 
 
 def test_without_a_seed_nothing_is_seeded():

@@ -38,6 +38,11 @@ def test_ledger_and_rehearsal_see_the_samples_of_all_parts(tmp_path):
     assert {*flat(rehearsed(module))} == {*range(90)}
 
 
+def test_parts_need_names():
+    with pytest.raises(TypeError, match="`pools` must name each part, got list"):
+        union_pool([range(3), range(4)])
+
+
 def test_settings_are_kept():
     settings = {"num_workers": 2, "lag": 6, "pad_values": {"x": 0}, "unreadable": "skip"}
     whole, _ = union_pool({"a": Pool(range(3), **settings), "b": Pool(range(4), **settings)})

@@ -225,7 +225,7 @@ def test_padding_must_be_named_where_the_tokenizer_decides_it(tmp_path):
     module = Finetuner()
     data = Pool(LONG, collate_fn=pad)
     with pytest.raises(
-        JoinError, match=r'batch\["input_ids"\] must be alike.*Pass `pad_values=\{\'input_ids\''
+        JoinError, match=r'batch\["input_ids"\] must be alike.*Pass `Pool\(..., pad_values=\{\'input_ids\''
     ):
         trainer(RehearsalCallback(Uniform(), pool=data)).fit(module, DataLoader(SHORT, 8, collate_fn=pad))
     assert module.given == []

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -16,6 +18,12 @@ def test_sets_do_not_overlap_and_leave_nothing_out():
     ]
     images = [tuple(int(v) for v in image) for image in load_digits().data]
     assert sorted(dealt) == sorted(images)
+
+
+def test_what_to_install_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"scikit-learn\. Install it with .*\[demo\]"):
+        Digits.load()
 
 
 def test_seed_decides_the_deal():
