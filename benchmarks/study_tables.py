@@ -12,6 +12,7 @@ prior accuracy where the new one is the method's is what a method must beat; see
 import argparse
 import math
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from lightning_mixcd.report import Record, Setting, read_records
@@ -58,9 +59,8 @@ def main() -> None:
     there = [name for name in PAIRINGS if (folder / name).is_dir()]
     study = {name: [*read_records(folder / name).values()] for name in there}
     study = {name: runs for name, runs in study.items() if _rows(runs, RATIO).keys() >= {"uniform", "oracle"}}
-    for ratio in sorted({record.mix_ratio for records in study.values() for record in records}):
-        table = gains(study, lambda row, _: row.prior_gain, ratio)
-        _print(f"Prior gain over uniform rehearsal, mix ratio {ratio:g}", table)
+    _print("Prior gain over uniform rehearsal", gains(study, lambda row, _: row.prior_gain))
+    _print("Mean gains by mix ratio, prior / new", by_ratio(study))
     _print("Above the curve of uniform rehearsal", gains(study, above_curve))
     _print("Gap closed", gap_closed(study))
     _print("Differences", differences(study))
@@ -93,22 +93,19 @@ def above_curve(row: Row, records: Sequence[Record]) -> Interval | None:
     return gain and Interval(-gain.mean, -gain.high, -gain.low)
 
 
-def gains(
-    study: Study, gain: Callable[[Row, Sequence[Record]], Interval | None], ratio: float = RATIO
-) -> str:
+def gains(study: Study, gain: Callable[[Row, Sequence[Record]], Interval | None]) -> str:
     """Show what each method gains, pairing by pairing.
 
     Args:
         study: The runs.
         gain: Of a method, given its row and the runs of the pairing.
-        ratio: The mix ratio.
 
     Returns:
         A table in Markdown.
     """
     lines, columns = [], []
     for name, records in study.items():
-        rows = _rows(records, ratio)
+        rows = _rows(records, RATIO)
         base, found = rows["uniform"], [rows.get(method) for method in SUMMARY]
         cells = [row and gain(row, records) for row in found]
         columns.append(cells)
@@ -117,6 +114,31 @@ def gains(
     if any(means):
         lines.append(["mean", "", *map(text, means)])
     return markdown(["pairing", "uniform: prior, new", *SUMMARY], lines)
+
+
+def by_ratio(study: Study) -> str:
+    """Show what each method gains over uniform rehearsal in the mean of all pairings, at each mix ratio.
+
+    Args:
+        study: The runs.
+
+    Returns:
+        A table in Markdown.
+    """
+    ratios = sorted({record.mix_ratio for records in study.values() for record in records})
+    lines = []
+    for method in METHODS:
+        cells = []
+        for ratio in ratios:
+            rows = [_rows(records, ratio).get(method) for records in study.values()]
+            means = [
+                mean_gain([row and gain(row) for row in rows])
+                for gain in (attrgetter("prior_gain"), attrgetter("new_gain"))
+            ]
+            cells.append(" / ".join(map(text, means)) if any(means) else "-")
+        if {*cells} != {"-"}:
+            lines.append([method, *cells])
+    return markdown(["method", *(f"1/{1 / ratio:.0f}" for ratio in ratios)], lines)
 
 
 def gap_closed(study: Study) -> str:
