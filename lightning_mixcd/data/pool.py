@@ -91,8 +91,9 @@ class Pool:
     def known_pad_values(self) -> Mapping[str, float]:
         """The given `pad_values`, and what the tokenizer of `collate_fn` pads `input_ids` with."""
         tokenizer, known = tokenizer_of(self), dict[str, float]()
-        if tokenizer is not None and getattr(tokenizer, "padding_side", None) == "right":
-            known["input_ids"] = tokenizer.pad_token_id
+        value = getattr(tokenizer, "pad_token_id", None)
+        if value is not None and getattr(tokenizer, "padding_side", None) == "right":
+            known["input_ids"] = value
         return {**known, **(self.pad_values or {})}
 
     @property

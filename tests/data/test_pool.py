@@ -60,6 +60,7 @@ def test_loader_is_refused():
         ({"pad_token_id": 3, "padding_side": "right"}, None, {"input_ids": 3}),
         ({"pad_token_id": 3, "padding_side": "right"}, {"input_ids": 0, "x": 1}, {"input_ids": 0, "x": 1}),
         ({"pad_token_id": 3, "padding_side": "left"}, {"x": 1}, {"x": 1}),
+        ({"pad_token_id": None, "padding_side": "right"}, None, {}),
         ({}, None, {}),
     ],
 )
