@@ -126,11 +126,12 @@ def by_ratio(study: Study) -> str:
         A table in Markdown.
     """
     ratios = sorted({record.mix_ratio for records in study.values() for record in records})
+    tables = [[_rows(records, ratio) for records in study.values()] for ratio in ratios]
     lines = []
     for method in METHODS:
         cells = []
-        for ratio in ratios:
-            rows = [_rows(records, ratio).get(method) for records in study.values()]
+        for table in tables:
+            rows = [of_pairing.get(method) for of_pairing in table]
             means = [
                 mean_gain([row and gain(row) for row in rows])
                 for gain in (attrgetter("prior_gain"), attrgetter("new_gain"))

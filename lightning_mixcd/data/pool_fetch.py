@@ -56,7 +56,7 @@ class PoolFetch(Dataset[Any]):
         self._fetch = SeededFetch(pool.dataset, pool.collate_fn, seed=seed)
         self._try = SeededFetch(pool.dataset, as_it_is, seed=0)
         # Nothing else is known to give each row the same batch, whatever other rows come with it.
-        self._together = seed is None and (pool.collate_fn or default_collate) is default_collate
+        self._together = seed is None and self._fetch.collate_fn is default_collate
 
     def rounds(self, rounds: Iterable[list[Request]]) -> Iterator[Fetched]:
         """Fetch draw after draw; those of a round at once, where that gives the same batches in less time.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from typing_extensions import override
 
-from lightning_mixcd.tasks.embedding import packaged_encoder
+from lightning_mixcd.tasks.transformer import load_auto
 
 __all__ = ["MeanPooledClassifier"]
 
@@ -44,14 +44,7 @@ class MeanPooledClassifier(nn.Module):
         **settings: Any,  # noqa: ANN401 -- of any configuration
     ) -> None:
         super().__init__()
-        from transformers import AutoConfig, AutoModel
-
-        settings |= {"num_labels": num_labels}
-        auto: Any = AutoModel
-        if isinstance(model, Mapping):
-            self.encoder = auto.from_config(AutoConfig.for_model(**{**model, **settings}))
-        else:
-            self.encoder = auto.from_pretrained(model or packaged_encoder(), **settings)
+        self.encoder = load_auto("AutoModel", model, settings | {"num_labels": num_labels})
         # Weights that nothing reads would get no gradient, which DDP refuses.
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None

@@ -12,7 +12,7 @@ from typing_extensions import override
 from lightning_mixcd.tasks.checks import check_inputs
 from lightning_mixcd.tasks.embedding import packaged_encoder
 
-__all__ = ["TransformerModule", "load_network"]
+__all__ = ["TransformerModule", "load_auto", "load_network"]
 
 Batch = Mapping[str, Tensor]
 # What `peft` calls the kinds of `AutoModelFor...`.
@@ -121,13 +121,7 @@ def load_network(
     """
     if kind not in TASK_TYPES:
         raise ValueError(f"`kind` must be one of {[*TASK_TYPES]}, got {kind!r}. Pass one of them.")
-    import transformers
-
-    auto = getattr(transformers, f"AutoModelFor{kind}")
-    if isinstance(model, Mapping):
-        network = auto.from_config(transformers.AutoConfig.for_model(**{**model, **settings}))
-    else:
-        network = auto.from_pretrained(model or packaged_encoder(), **settings)
+    network = load_auto(f"AutoModelFor{kind}", model, settings)
     if lora is not None:
         network = _with_lora(network, kind, lora)
     if gradient_checkpointing:
@@ -136,6 +130,26 @@ def load_network(
         getattr(network, new if hasattr(network, new) else old)()
     # Pretrained models come in eval mode, in which Lightning leaves them.
     return network.train()  # type: ignore[no-any-return]
+
+
+def load_auto(auto: str, model: str | Mapping[str, Any] | None, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Load or make a model by one of the classes of Transformers that find the right one.
+
+    Args:
+        auto: Name of that class, such as `"AutoModel"`.
+        model: As for `load_network`.
+        settings: What else its configuration is to hold.
+
+    Returns:
+        The model.
+    """
+    import transformers
+
+    factory: Any = getattr(transformers, auto)
+    if isinstance(model, Mapping):
+        config = transformers.AutoConfig.for_model(**{**model, **settings})
+        return factory.from_config(config)
+    return factory.from_pretrained(model or packaged_encoder(), **settings)
 
 
 def _with_lora(network: nn.Module, kind: str, settings: Mapping[str, Any]) -> nn.Module:
