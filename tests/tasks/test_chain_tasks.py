@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_mixcd.tasks import (
-    TextTask,
+    TextRows,
     digits_pairing,
     digits_task,
     embedded_text,
@@ -57,7 +57,7 @@ def test_text_tasks_share_one_space_of_labels(tmp_path, monkeypatch):
             rows = [{"text": name + split, "label": label} for label in labels]
             (path := tmp_path / f"{name}_{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
             files[split] = str(path)
-        return TextTask({"path": "json", "data_files": files})
+        return TextRows({"path": "json", "data_files": files})
 
     tasks = {name: task(name, labels) for name, labels in (("a", "xz"), ("bb", "y"), ("ccc", "zw"))}
     made = embedded_text_tasks(tasks, encoder="none")

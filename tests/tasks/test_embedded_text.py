@@ -7,7 +7,7 @@ import torch
 from lightning_mixcd import Ledger
 from lightning_mixcd.partitions import ByColumn
 from lightning_mixcd.record import record_ledger
-from lightning_mixcd.tasks import TextTask, embedded_text_pairing, mlp
+from lightning_mixcd.tasks import TextRows, embedded_text_pairing, mlp
 from lightning_mixcd.tasks.embedding import embed
 from tests.tasks.encoders import save_encoder
 
@@ -27,7 +27,7 @@ def task(folder, name, rows, **kwargs):
         dicts = [{"text": text, "label": label, "domain": domain} for text, label, domain in part]
         path.write_text("".join(json.dumps(row) + "\n" for row in dicts))
         files[split] = str(path)
-    return TextTask({"path": "json", "data_files": files, "cache_dir": str(folder / "cache")}, **kwargs)
+    return TextRows({"path": "json", "data_files": files, "cache_dir": str(folder / "cache")}, **kwargs)
 
 
 @pytest.fixture
@@ -43,6 +43,17 @@ def test_samples_are_the_embeddings_of_their_texts_with_their_classes(pairing, e
         assert list(samples.texts) == [text for text, *_ in rows]
         assert np.allclose(torch.stack([x for x, _ in samples]).numpy(), vectors)
     assert len(pairing.prior_val.dataset) == 1
+
+
+def test_pairs_are_both_embeddings_their_distance_and_their_product(tmp_path, encoder):
+    names = {"text_pair": "domain"}
+    prior, new = task(tmp_path, "prior", PRIOR, names=names), task(tmp_path, "new", NEW, names=names)
+    pool = embedded_text_pairing(prior, new, encoder=encoder, cache_dir=tmp_path / "vectors").pool
+    assert pool.texts == ["play music / media", "card lost / bank", "my card / bank"]
+    for (text, _, other), (vector, _) in zip(PRIOR, pool, strict=True):
+        u, v = embed([text, other], encoder, cache_dir=tmp_path / "vectors").astype(np.float32)
+        expected = [*u, *v, *(abs(a - b) for a, b in zip(u, v, strict=True)), *(u * v)]
+        assert np.allclose(vector.numpy(), expected, atol=1e-3)
 
 
 def test_batches_fit_a_perceptron_of_three_layers(pairing):
