@@ -39,6 +39,8 @@ from lightning_mixcd.app.conf import conf_dir, hush, make
 from lightning_mixcd.report import Record, read_records
 from lightning_mixcd.report.records import METRICS, read_logged
 from lightning_mixcd.report.tables import compare
+from lightning_mixcd.strategies import _probing
+from lightning_mixcd.strategies._calibration import Calibration
 from lightning_mixcd.strategies._drift import MODELS, DriftModels
 
 RATIO = 1 / 16
@@ -50,6 +52,7 @@ PAIRINGS = {
     "fashion": ("image_mlp", 90000),
     "rotated": ("image_mlp", 85300),
     "usps": ("image_mlp", 80300),
+    "nli2": ("nli", 65055),
 }
 BOTH = {
     "halflife_steps": (25, 400),
@@ -60,7 +63,7 @@ BOTH = {
     "coordinates": (16, 32, 64),
 }
 SWEPT: dict[type[Strategy], dict[str, tuple[Any, ...]]] = {
-    HeadProbe: {"candidates_per_row": (16, 256), "sharpness": (1, 3), **BOTH},
+    HeadProbe: {"candidates_per_row": (16, 256), "sharpness": (1, 3, 8), "calibration": (25,), **BOTH},
     ProbeMatching: {"candidates_per_row": (2, 16), **BOTH},
     PredictedForgetting: {},
 }
@@ -80,14 +83,19 @@ class Variant(NamedTuple):
 
     def strategy(self) -> Strategy:
         """Make the strategy."""
-        elsewhere = self.setting in {"", "lag", "coordinates", "drift"}
+        elsewhere = self.setting in {"", "lag", "coordinates", "drift", "calibration"}
         return self.method(**({} if elsewhere else {self.setting: self.value}))
 
-    def drift(self) -> AbstractContextManager[object]:
-        """Have one model of drift used, whatever another one foresees, if that is the setting."""
-        if self.setting != "drift":
-            return nullcontext()
-        return patch.object(DriftModels, "best", lambda models: models.fits[MODELS.index(self.value)])
+    def inside(self) -> AbstractContextManager[object]:
+        """Change what no argument changes, if that is the setting.
+
+        One model of drift is used, whatever another one foresees; or rates fade with their own half-life.
+        """
+        if self.setting == "drift":
+            return patch.object(DriftModels, "best", lambda models: models.fits[MODELS.index(self.value)])
+        if self.setting == "calibration":
+            return patch.object(_probing, "Calibration", lambda n, _: Calibration(n, self.value))
+        return nullcontext()
 
 
 def variants() -> Iterator[Variant]:
@@ -132,7 +140,7 @@ def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> Non
     )
     seed_everything(seed, workers=True, verbose=False)
     start = time.perf_counter()
-    with variant.drift():
+    with variant.inside():
         trainer.fit(module, datamodule=both)
     Record(
         name=variant.name,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The study of docs/study.md: its runs go below ./study and take some two hours on one free core.
+# The study of docs/study.md: its runs go below ./study and take some four hours on one free core.
 #
 #     MIXCD_DATA=... bash benchmarks/study.sh
 #     python benchmarks/study_tables.py study > tables.md
@@ -25,6 +25,7 @@ sentiment sentiment source
 fashion image_mlp
 rotated image_mlp source
 usps image_mlp source
+nli2 nli genre
 PAIRINGS
 
 # Pairing, model, compute units with those of the ledger's pass on top, bins that the pilot chose.
@@ -36,7 +37,10 @@ while read -r data model units options; do
   # As if the ledger were there already.
   named "$data" "$model" _free "${options[@]}" "seed=range(10)" method=mixcd,head_probe,probe_matching "max_compute_units=$units"
   # Fewer and more rehearsed rows.
-  run "$data" "$model" "${options[@]}" mix_ratio=0.015625,0.25
+  run "$data" "$model" "${options[@]}" "seed=range(10)" mix_ratio=0.015625,0.25
+  # Other methods' weights.
+  run "$data" "$model" "${options[@]}" rehearsal_weight=0.5,3,8 \
+    method=uniform_correct,mixcd,head_probe,probe_matching,screen_highest_loss,gradient_matching,mir,oracle
 done << PAIRINGS
 intents intents 144966 partition=column partition.column=domain
 topics topics 75499 partition=column partition.column=source
@@ -44,13 +48,10 @@ sentiment sentiment 80120 partition=label_x_loss
 fashion image_mlp 90000 partition=loss_quantile
 rotated image_mlp 85300 partition=loss_quantile
 usps image_mlp 80300 partition=loss_quantile
+nli2 nli 65055 partition=loss_quantile
 PAIRINGS
 
-# Other methods' weights, and distillation on what is rehearsed.
-run fashion image_mlp partition=loss_quantile rehearsal_weight=0.5,3,8 \
-  method=uniform_correct,mixcd,head_probe,probe_matching,screen_highest_loss,gradient_matching,mir,oracle
-run intents intents partition=column partition.column=domain rehearsal_weight=0.5,3 \
-  method=uniform_correct,head_probe,screen_highest_loss,gradient_matching,oracle_75
+# Distillation on what is rehearsed.
 while read -r data bins; do
   named "$data" "$data" +kd partition=column "partition.column=$bins" method=uniform,head_probe,gradient_matching penalty=kd
 done << PAIRINGS

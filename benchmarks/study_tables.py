@@ -21,7 +21,7 @@ from lightning_mixcd.report.matching import matched_gain
 from lightning_mixcd.report.tables import Row, compare
 
 RATIO = 1 / 16
-PAIRINGS = ("digits", "intents", "topics", "sentiment", "fashion", "rotated", "usps", "intents_text")
+PAIRINGS = ("digits", "intents", "topics", "sentiment", "fashion", "rotated", "usps", "nli2", "intents_text")
 # In the order of the tables; the ledger of `_free` was not charged.
 METHODS = (
     *("none", "uniform", "uniform_correct", "mixcd_shuffled", "mixcd", "mixcd_free", "head_probe"),

@@ -13,7 +13,9 @@ from typing_extensions import override
 from lightning_mixcd.capture import Readout
 from lightning_mixcd.data.datamodule import RehearsalDataModule
 from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.data.vocabularies import check_alike
+from lightning_mixcd.errors import check_number, check_whole
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.penalties.base import Penalty
@@ -57,8 +59,9 @@ class RehearsalCallback(Callback):
         exhausted: Whether `fit` was ended because `max_compute_units` were reached.
 
     Raises:
-        ValueError: At the start of `fit`, if there is no pool, or two; if the strategy or a penalty needs a
-            ledger and there is none; if a number is out of range; if pool and finetune data are read by
+        TypeError: If an argument is of another kind.
+        ValueError: If a number is out of range. At the start of `fit`, if there is no pool, or two; if the
+            strategy or a penalty needs a ledger and there is none; if pool and finetune data are read by
             different tokenizers.
         LedgerError: At the start of `fit`, if the ledger is of another pool or base model.
         CaptureError: At the first step, if correctness is wanted and cannot be read; a strategy that learns
@@ -83,24 +86,8 @@ class RehearsalCallback(Callback):
         max_compute_units: int | None = None,
         seed: int = 0,
     ) -> None:
-        if not isinstance(strategy, Strategy):
-            raise TypeError(
-                f"`strategy` must be an instance of `Strategy`, got {strategy!r}. Pass for example MixCD()."
-            )
-        if schedule is not None and not callable(schedule):
-            raise TypeError(
-                f"`schedule` must be a function of the step, got {schedule!r}. Pass for example "
-                "EveryNSteps(5)."
-            )
-        if not 0 <= rehearsal_weight < math.inf:
-            raise ValueError(
-                f"`rehearsal_weight` must be a finite number from 0, got {rehearsal_weight}. "
-                "The default is 1."
-            )
-        if max_compute_units is not None and max_compute_units < 1:
-            raise ValueError(
-                f"`max_compute_units` must be at least 1, got {max_compute_units}. None means no end."
-            )
+        _check_parts(strategy, schedule, readout)
+        _check_numbers(mix_ratio, rehearsal_weight, max_compute_units, seed)
         self.strategy, self.penalties = strategy, _listed(penalties)
         self.rehearsal_weight, self.max_compute_units = rehearsal_weight, max_compute_units
         self.exhausted = self._spent = False
@@ -188,9 +175,9 @@ class RehearsalCallback(Callback):
     def _count(self, session: Session, pl_module: LightningModule, rows: int) -> None:
         # With manual optimization a backward may be made without Lightning's knowledge.
         backwards = rows if self._backwards or not pl_module.automatic_optimization else 0
-        extra, self._extra_units = session.extra_units - self._extra_units, session.extra_units
-        self._own_units += rows + 2 * backwards + extra
-        self._backwards = 0
+        extra = session.extra_units
+        self._own_units += rows + 2 * backwards + extra - self._extra_units
+        self._extra_units, self._backwards = extra, 0
 
     def _end_if_exhausted(self, trainer: Trainer, session: Session) -> None:
         if self.max_compute_units is None:
@@ -274,6 +261,40 @@ class RehearsalCallback(Callback):
             self.penalties,
             self.rehearsal_weight,
         )
+
+
+def _check_parts(strategy: object, schedule: object, readout: object) -> None:
+    if not isinstance(strategy, Strategy):
+        raise TypeError(
+            f"`strategy` must be an instance of `Strategy`, got {strategy!r}. Pass for example MixCD()."
+        )
+    if schedule is not None and not callable(schedule):
+        raise TypeError(
+            f"`schedule` must be a function of the step, got {schedule!r}. Pass for example EveryNSteps(5)."
+        )
+    if readout is not None and not isinstance(readout, Readout):
+        raise TypeError(
+            f"`readout` must be a `Readout`, got {readout!r}. Pass for example Readout(module='head')."
+        )
+
+
+def _check_numbers(
+    mix_ratio: float | None, rehearsal_weight: float, max_compute_units: int | None, seed: int
+) -> None:
+    check_whole(seed=seed)
+    if mix_ratio is not None:
+        Ration(mix_ratio)  # refuses what is out of range
+    check_number(rehearsal_weight=rehearsal_weight)
+    if not 0 <= rehearsal_weight < math.inf:
+        raise ValueError(
+            f"`rehearsal_weight` must be a finite number from 0, got {rehearsal_weight}. The default is 1."
+        )
+    if max_compute_units is not None:
+        check_number(max_compute_units=max_compute_units)
+        if not max_compute_units >= 1:
+            raise ValueError(
+                f"`max_compute_units` must be at least 1, got {max_compute_units}. None means no end."
+            )
 
 
 def _listed(penalties: Sequence[Penalty] | Mapping[str, Penalty]) -> tuple[Penalty, ...]:

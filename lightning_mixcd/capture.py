@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lightning_mixcd.errors import CaptureError
+from lightning_mixcd.errors import CaptureError, check_number
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.reading import Reading, classified, described, ruled, sized
 
@@ -68,6 +68,7 @@ class Readout:
             are enough to read. None goes by right and wrong answers.
 
     Raises:
+        TypeError: If a rule is no function, or `tolerance` no number.
         ValueError: If `tolerance` is out of range.
 
     Example:
@@ -88,6 +89,11 @@ class Readout:
         step: Callable[[Any, Any], object] | None = None,
         tolerance: float | None = None,
     ) -> None:
+        for name, rule in (("correctness", correctness), ("step", step)):
+            if rule is not None and not callable(rule):
+                raise TypeError(f"`{name}` must be a function, got {rule!r}. Pass its name without brackets.")
+        if tolerance is not None:
+            check_number(tolerance=tolerance)
         if tolerance is not None and not 0 <= tolerance < math.inf:
             raise ValueError(
                 f"`tolerance` must be a finite number of nats from 0, got {tolerance}. None compares answers."

@@ -2,8 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 
-__all__ = ["CaptureError", "JoinError", "LedgerError", "PoolError", "of_the_pool", "unreadable_sample"]
+__all__ = [
+    "CaptureError",
+    "JoinError",
+    "LedgerError",
+    "PoolError",
+    "check_number",
+    "check_whole",
+    "of_the_pool",
+    "unreadable_sample",
+]
 
 
 class LedgerError(ValueError):
@@ -20,6 +30,34 @@ class JoinError(ValueError):
 
 class PoolError(RuntimeError):
     """A sample of the pool cannot be read."""
+
+
+def check_whole(**arguments: object) -> None:
+    """Refuse arguments that are no whole numbers, before they are compared with a range.
+
+    Args:
+        **arguments: Values by the argument's name.
+
+    Raises:
+        TypeError: If one is something else, such as a text from a command line.
+    """
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"`{name}` must be a whole number, got {value!r}. Pass an int.")
+
+
+def check_number(**arguments: object) -> None:
+    """Refuse arguments that are no numbers, before they are compared with a range.
+
+    Args:
+        **arguments: Values by the argument's name.
+
+    Raises:
+        TypeError: If one is something else, such as a text from a command line.
+    """
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"`{name}` must be a number, got {value!r}. Pass a float or an int.")
 
 
 def unreadable_sample(index: int, dataset: object, cause: Exception) -> str:

@@ -1,6 +1,7 @@
 """Where a session has its ledger from."""
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class LedgerSource:
         module: The module, with its weights as they come.
 
     Raises:
+        TypeError: If `given` is something else.
         ValueError: If a ledger or a column of it is needed and not given, or a ledger is given for a pool
             that can have none.
         LedgerError: If the ledger is damaged or of another pool.
@@ -46,6 +48,10 @@ class LedgerSource:
         trainer: Trainer,
         module: LightningModule,
     ) -> None:
+        if not isinstance(given, Ledger | str | PathLike | None):
+            raise TypeError(
+                f"`ledger` must be a `Ledger` or its folder, got {given!r}. Pass for example 'base.ledger'."
+            )
         self._given, self._pool, self._trainer, self._module = given, pool, trainer, module
         self._columns = {name: type(user).__name__ for user in users for name in user.needs_columns}
         self.ledger = self._opened(users)

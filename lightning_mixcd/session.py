@@ -20,6 +20,7 @@ from lightning_mixcd.pace import Pace
 from lightning_mixcd.penalties.base import Apart, Start
 from lightning_mixcd.probe import Probe
 from lightning_mixcd.ranks import Ranks
+from lightning_mixcd.same_run import check_run, check_state, describe, tell
 from lightning_mixcd.separate import SeparateStep
 from lightning_mixcd.settings import Settings
 from lightning_mixcd.strategies import Strategy
@@ -145,6 +146,7 @@ class Session:
         self.pace.begin(self.module, knows_base=self._knows_base)
         columns = {} if self.ledger is None else self.terms.columns(self.ledger)
         self._supply.begin(baseline, columns, device=self.learner.device)
+        self._begun_with = describe(self.settings, self.ledger)
         self.begun = True
 
     def mix(self, batch: object) -> object:
@@ -235,7 +237,7 @@ class Session:
         if not self.begun:
             return {}
         return {
-            "run": self._run,
+            "run": self._begun_with,
             **self._supply.state_dict(together=together),
             "strategy": self.strategy.state_dict(),
             "learner": self.learner.state_dict(together=together),
@@ -252,24 +254,18 @@ class Session:
             state: The state.
 
         Raises:
-            ValueError: If it is of another strategy or pool.
+            ValueError: If it is of a run that this one cannot continue.
         """
-        if self._run != state["run"]:
-            raise ValueError(
-                f"A run must be resumed with the strategy and pool it was begun with, {state['run']}, got "
-                f"{self._run}. To start another finetuning from these weights, load them into the module and "
-                "leave out `ckpt_path`."
-            )
+        different = check_run(state["run"], self._begun_with)
+        check_state(type(self.strategy).__name__, state["strategy"], self.strategy.state_dict())
         self.strategy.load_state_dict(state["strategy"])
         self.learner.load_state_dict(state["learner"], rank=self.ranks.rank, size=self.ranks.size)
         self._batches, self._shares = state["batches"], state["shares"]
         self.terms.load_state_dict(state["penalties"], device=self.learner.device)
-        self.pace.load_state_dict(state["schedule"])
+        if "schedule" not in different:
+            self.pace.load_state_dict(state["schedule"])
         self._supply.load_state_dict(state)
-
-    @property
-    def _run(self) -> dict[str, Any]:
-        return {"strategy": type(self.strategy).__name__, "n_pool": len(self.pool)}
+        tell(different)
 
     def _listen(self) -> None:
         with_features = bool(self._wanted and self._wanted["with_features"])
@@ -284,7 +280,7 @@ class Session:
         if self._separate is not None:
             reading = self._separate.reading
         else:
-            n = len(ticket["index"])
+            n = ticket["index"].shape[0]
             reading = self.readout.read(outputs, batch, rows=rows, last=n, **(self._wanted or {}))
         if reading is not None:
             self.learner.add(ticket, reading)

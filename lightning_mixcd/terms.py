@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import cast
 
 import torch
@@ -59,7 +59,7 @@ class Terms:
         self.ticket: Mapping[str, Tensor] | None = None  # of the rehearsed rows in the batch being trained
         self._hook: StepHook | None = None
 
-    @property
+    @cached_property
     def keeps_apart(self) -> bool:
         """Whether rehearsed rows are kept out of the batch."""
         return any(penalty.keeps_apart for penalty in self.penalties)
@@ -179,17 +179,9 @@ class Terms:
         """Take over what `state_dict` returned; after `begin`.
 
         Args:
-            states: The states.
+            states: The states, of the same penalties.
             device: Where to bring them.
-
-        Raises:
-            ValueError: If they are of other penalties.
         """
-        if len(states) != len(self.penalties):
-            raise ValueError(
-                f"A run must be resumed with the penalties it was begun with, {len(states)} of them, got "
-                f"{[type(penalty).__name__ for penalty in self.penalties]}."
-            )
         for penalty, state in zip(self.penalties, states, strict=True):
             penalty.load_state_dict({name: values.to(device) for name, values in state.items()})
 

@@ -41,6 +41,8 @@ class Transfer:
         self._before = own(BEFORE) if any(is_overridden(BEFORE, owner) for owner in owners) else None
         self._changes = any(is_overridden(AFTER, owner) for owner in owners)
         self._to_device = own("transfer_batch_to_device")
+        self._convert = self._trainer.precision_plugin.convert_input
+        self._device = self._trainer.strategy.root_device
 
     def bring(self, batch: object, *, key: int) -> object:
         """Bring a pool batch to the device, up to where finetune batches are when they are joined.
@@ -52,12 +54,12 @@ class Transfer:
         Returns:
             The batch there.
         """
-        batch = self._trainer.precision_plugin.convert_input(batch)
+        batch = self._convert(batch)
         if self._before is not None:
             # What it draws for pool rows is not to shift what it draws for finetune rows.
             with seeded(stream_key(self._seed, key)):
                 batch = self._before(batch, 0)
-        moved: object = self._to_device(batch, self._trainer.strategy.root_device, 0)
+        moved: object = self._to_device(batch, self._device, 0)
         return moved
 
     def finish(self, batch: object) -> object:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["lightning_mixcd.app.train", "tests.soak.training", "tests.soak.reporting"])
+FORKS.set_forkserver_preload(["lightning_mixcd.app.finetune", "tests.soak.training", "tests.soak.reporting"])
 
 
 def start(

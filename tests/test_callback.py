@@ -402,21 +402,6 @@ def test_validating_an_earlier_checkpoint_leaves_the_finished_run_alone(tmp_path
     assert callback.state_dict()["places"].tolist() == places
 
 
-def test_resuming_with_another_strategy_or_pool_is_refused(tmp_path):
-    run = trainer(RehearsalCallback(Uniform(), pool=pool()))
-    run.fit(Toy(), DataLoader(finetune(), 8))
-    run.save_checkpoint(tmp_path / "end.ckpt")
-    fewer = TensorDataset(*pool()[:50])
-    for callback, got in (
-        (RehearsalCallback(MixCD(), pool=pool(), ledger=ledger()), "'strategy': 'MixCD'"),
-        (RehearsalCallback(Uniform(), pool=fewer), "'n_pool': 50"),
-    ):
-        with pytest.raises(ValueError, match=f"must be resumed with the strategy and pool.*{got}"):
-            trainer(callback, max_epochs=2).fit(
-                Toy(), DataLoader(finetune(), 8), ckpt_path=tmp_path / "end.ckpt"
-            )
-
-
 def test_schedule_decides_at_which_steps():
     callback = RehearsalCallback(Uniform(), pool=pool(), schedule=EveryNSteps(2, first=1), mix_ratio=0.5)
     assert [len(rows) for rows in rehearsed(fit(callback))] == [0, 4, 0, 4, 0]

@@ -15,7 +15,7 @@ MATHS = f"functional {LEAVES}"
 AXES = f"estimators metrics partitions schedules strategies {MATHS}"
 TRAINING = (
     "baseline callback capture data learner ledger ledger_callback ledger_source look pace penalties probe"
-    f" ranks reading record resume separate session settings supply terms transfer wiring {AXES}"
+    f" ranks reading record resume same_run separate session settings supply terms transfer wiring {AXES}"
 )
 
 # What a module may import from the package besides its own unit. A unit is a file or folder directly under
@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "ledger_source": f"data.pool data.streams kept ledger penalties.base probe record {AXES}",
     "baseline": f"learner ledger {MATHS}",
     "settings": f"capture data.pool ledger penalties.base {AXES}",
+    "same_run": f"capture ledger penalties.base settings {AXES}",
     "supply": f"baseline data learner ledger look pace ranks settings transfer {AXES}",
     "session": TRAINING,
     "weights": MATHS,
@@ -73,7 +74,8 @@ STRANGERS = ("estimators", "partitions", "penalties", "schedules", "strategies")
 EVERYWHERE = f"numpy torch typing_extensions {PACKAGE}"
 ONLY_IN = {
     "lightning": "adapters app callback capture data.datamodule data.order influence.stage ledger_callback"
-    " ledger_source live probe ranks look resume separate session tasks terms transfer weights wiring",
+    " ledger_source live probe ranks look resume same_run separate session tasks terms transfer weights"
+    " wiring",
     "torchmetrics": "metrics probe tasks",
     "matplotlib": "live report",
     "jinja2": "report.rendering",

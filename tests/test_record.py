@@ -1,11 +1,5 @@
 """Making a ledger: what is in it, what it costs, what becomes of it when it is interrupted."""
 
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -210,43 +204,6 @@ def test_recording_of_something_else_is_not_continued(tmp_path):
     nn.init.zeros_(other.net[0].bias)
     with pytest.raises(LedgerError, match=r"interrupted recording .* is of something else"):
         record_ledger(other, pool(), tmp_path / "l", batch_size=6)
-
-
-RECORDER = """
-import time
-import lightning_mixcd.record as record
-from tests.toys import Toy, pool
-record.FLUSH_EVERY_N_BATCHES = 1
-class Slow(Toy):
-    def training_step(self, batch, batch_idx):
-        time.sleep(0.05)
-        return super().training_step(batch, batch_idx)
-record.record_ledger(Slow(), pool(), {path!r}, batch_size=1)
-"""
-
-
-@pytest.mark.slow
-def test_killed_recording_goes_on_where_it_stopped(tmp_path):
-    path = tmp_path / "l"
-    child = subprocess.Popen(
-        [sys.executable, "-c", RECORDER.format(path=str(path))],
-        cwd=Path(__file__).parents[1],
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while child.poll() is None and time.monotonic() < deadline:
-        mask = path / "recorded.npy"
-        if mask.exists() and np.load(mask).sum() > 20:
-            break
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    kept = int(np.load(path / "recorded.npy").sum())
-    assert 20 < kept < N_POOL
-    again = Dying()
-    recorded = record_ledger(again, pool(), path, batch_size=1)
-    assert len(again.asked) == N_POOL - kept + 1
-    assert recorded.correct.tolist() == plain_readings(base_state(), pool())[0].tolist()
 
 
 def plain_features(x):

@@ -168,17 +168,14 @@ class TaskPools(nn.Module):
             self._looking = False
             self.branches.train(was_training)
 
-    def _see(self, _gate: nn.Module, _args: object, output: object) -> None:
-        if self._looking:
-            self._seen.append(self._pooled(output))
-
-    def _pooled(self, output: object) -> Tensor:
-        given = output if isinstance(output, Mapping) else {}
-        features = given.get("pooler_output")
-        features = given["last_hidden_state"][:, 0] if features is None else features
+    def _see(self, _gate: nn.Module, _args: object, output: Mapping[str, Tensor]) -> None:
+        if not self._looking:
+            return
+        features = output.get("pooler_output")
+        features = output["last_hidden_state"][:, 0] if features is None else features
         for project in self._projections:
             features = project(features)
-        return normalize(features.detach().float(), dim=1)
+        self._seen.append(normalize(features.detach().float(), dim=1))
 
     def _number(self, task: str) -> int:
         if task not in self.tasks:

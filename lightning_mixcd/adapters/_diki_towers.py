@@ -5,21 +5,9 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["attention_modules", "projections", "towers", "width_of"]
+__all__ = ["projections", "towers", "width_of"]
 
 VISION, TEXT = "vision_model", "text_model"
-
-
-def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Find what can have a branch: modules that ask the attention interface of `transformers`.
-
-    Args:
-        model: The model.
-
-    Returns:
-        By path, in order.
-    """
-    return {name: part for name, part in model.named_modules() if _asks_interface(part)}
 
 
 def towers(model: nn.Module) -> dict[str, list[nn.Module]]:
@@ -34,7 +22,7 @@ def towers(model: nn.Module) -> dict[str, list[nn.Module]]:
     Raises:
         ValueError: If there is none, or something that is no encoder.
     """
-    parts = attention_modules(model)
+    parts = {name: part for name, part in model.named_modules() if _asks_interface(part)}
     found: dict[str, list[nn.Module]] = {}
     for path, part in parts.items():
         found.setdefault(_encoder(model, path), []).append(part)
@@ -42,8 +30,10 @@ def towers(model: nn.Module) -> dict[str, list[nn.Module]]:
     found = dict(sorted(found.items(), key=lambda item: item[0].rpartition(".")[2] != VISION))
     fits = len(found) == 1 or [path.rpartition(".")[2] for path in found] == [VISION, TEXT]
     if not fits or any(getattr(part, "is_causal", False) for part in parts.values()):
-        known = parts or {name: part for name, part in model.named_modules() if "Attention" in _kind(part)}
-        names = [f"{name} ({_kind(part)})" for name, part in known.items()][:6]
+        known = parts or {
+            name: part for name, part in model.named_modules() if "Attention" in type(part).__name__
+        }
+        names = [f"{name} ({type(part).__name__})" for name, part in known.items()][:6]
         raise ValueError(
             "DIKI needs one encoder of `transformers`, such as ViT or BERT, or the two of CLIP, whose "
             f"attention goes through `AttentionInterface`, found {names}. Use LoRA for other models."
@@ -69,7 +59,7 @@ def width_of(attention: nn.Module) -> int:
     """Return how wide the queries of an attention module are, all heads together.
 
     Args:
-        attention: One of `attention_modules`.
+        attention: One of `towers`.
 
     Returns:
         The width.
@@ -79,6 +69,7 @@ def width_of(attention: nn.Module) -> int:
     return int(n_heads * (getattr(config, "head_dim", None) or config.hidden_size // n_heads))
 
 
+# Whether attention can be added to its own: it asks the attention interface of `transformers`.
 def _asks_interface(module: nn.Module) -> bool:
     code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
     return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names
@@ -92,7 +83,3 @@ def _encoder(model: nn.Module, path: str) -> str:
     while path and not isinstance(modules[path], PreTrainedModel):
         path = path.rpartition(".")[0]
     return path
-
-
-def _kind(part: nn.Module) -> str:
-    return type(part).__name__

@@ -16,6 +16,7 @@ from lightning_mixcd.adapters._diki_pools import TaskPools
 from lightning_mixcd.adapters._lora import find_heads
 from lightning_mixcd.adapters.base import Adapter
 from lightning_mixcd.data.seeded import seeded
+from lightning_mixcd.errors import check_number, check_whole
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.probe import cuda_states_kept, quiet
@@ -78,6 +79,8 @@ class DIKI(Adapter):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_whole(layers=layers, length=length, seed=seed)
+        check_number(speed=speed)
         for name, value in (("layers", layers), ("length", length)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}. The default is 8.")

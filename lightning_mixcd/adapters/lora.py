@@ -18,6 +18,7 @@ from lightning_mixcd.adapters._lora import (
     take_out,
 )
 from lightning_mixcd.adapters.base import Adapter
+from lightning_mixcd.errors import check_number, check_whole
 
 __all__ = ["LoRA"]
 
@@ -65,6 +66,9 @@ class LoRA(Adapter):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_whole(rank=rank, seed=seed)
+        if alpha is not None:
+            check_number(alpha=alpha)
         if rank < 1 or (alpha is not None and alpha <= 0):
             raise ValueError(
                 f"`rank` must be at least 1 and `alpha` positive, got {rank} and {alpha}. The defaults are 8 "

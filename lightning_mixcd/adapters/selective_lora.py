@@ -12,6 +12,7 @@ from typing_extensions import override
 from lightning_mixcd.adapters._lora import ADAPTER, blocks_of, parameters_of
 from lightning_mixcd.adapters._lora_scores import Gated, Scores
 from lightning_mixcd.adapters.lora import LoRA
+from lightning_mixcd.errors import check_number, check_whole
 from lightning_mixcd.scaling import check_unscaled
 
 __all__ = ["SelectiveLoRA"]
@@ -60,6 +61,8 @@ class SelectiveLoRA(LoRA):
         **settings: Any,  # noqa: ANN401 -- as of `LoRA`
     ) -> None:
         super().__init__(**settings)
+        check_whole(warmup_steps=warmup_steps)
+        check_number(sparsity=sparsity, most_active=most_active, threshold=threshold, start=start)
         if sparsity < 0 or warmup_steps < 0:
             raise ValueError(
                 f"`sparsity` and `warmup_steps` must be 0 or more, got {sparsity} and {warmup_steps}. Use "

@@ -1,1 +1,1 @@
-"""The Hydra app: `mixcd-record`, `mixcd-train` and `mixcd-report`."""
+"""The command line: `mixcd-record`, `mixcd-train`, `mixcd-report` and `mixcd-influence`."""

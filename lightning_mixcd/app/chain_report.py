@@ -1,12 +1,12 @@
 """The part of `mixcd-report` on chains: a table and heat maps of all chains in a folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from lightning_mixcd.app.tables import print_table
-from lightning_mixcd.report.chains import ChainRow, compare_chains, read_chains
+from lightning_mixcd.report.chains import SCORES, ChainRow, compare_chains, read_chains
 from lightning_mixcd.report.columns import markdown
 from lightning_mixcd.report.files import replacing
 from lightning_mixcd.report.intervals import Interval
@@ -16,14 +16,7 @@ from lightning_mixcd.report.saving import save_rows
 
 __all__ = ["report_chains"]
 
-HEADS = {
-    "final": "final",
-    "mean": "mean",
-    "transfer": "transfer",
-    "forgetting": "forgetting",
-    "backward_transfer": "backward",
-    "forward_transfer": "forward",
-}
+HEADS = {name: name.removesuffix("_transfer") for name in (*SCORES, "forward_transfer")}
 GAINS = {"final": "final gain", "forgetting": "forgetting change"}
 
 
@@ -45,22 +38,15 @@ def report_chains(folder: Path, *, reference: str, console: Console) -> bool:
     columns = _columns(rows)
     title = f"{' > '.join(tasks)}: scores and differences to {reference} in %, with 95 % CI"
     print_table(console, title, columns)
-    for path in _write(folder, rows, tasks, columns):
-        console.print(f"wrote {path}", soft_wrap=True)
-    return True
-
-
-def _write(
-    folder: Path, rows: Sequence[ChainRow], tasks: Sequence[str], columns: Mapping[str, Sequence[str]]
-) -> list[Path]:
-    written = [folder / "chains.csv", folder / "chains.md", folder / "chains.png"]
-    save_rows([_flat(row) for row in rows], written[0])
-    with replacing(written[1]) as aside:
+    save_rows([_flat(row) for row in rows], folder / "chains.csv")
+    with replacing(folder / "chains.md") as aside:
         aside.write_text(markdown(columns), encoding="utf-8")
     matrices = {_title(row, rows): [row.initial, *row.accuracies] for row in rows}
-    with replacing(written[2]) as aside:
+    with replacing(folder / "chains.png") as aside:
         plot_matrices(matrices, tasks).savefig(aside, dpi=150)
-    return written
+    for ending in ("csv", "md", "png"):
+        console.print(f"wrote {folder / 'chains'}.{ending}", soft_wrap=True)
+    return True
 
 
 def _columns(rows: Sequence[ChainRow]) -> dict[str, list[str]]:

@@ -12,14 +12,14 @@ from omegaconf import DictConfig
 
 from lightning_mixcd.app.conf import conf_dir, hush, make
 from lightning_mixcd.app.finished_run import FinishedRun, load_run
-from lightning_mixcd.app.queries import Answers, Queries, choose_queries
+from lightning_mixcd.app.queries import KINDS, Answer, Query, choose_queries
 from lightning_mixcd.app.shown import shown
 from lightning_mixcd.app.tables import print_table, wide_console
 from lightning_mixcd.app.two_stages import RunStages
+from lightning_mixcd.data import Pool
 from lightning_mixcd.influence import score_pool
 from lightning_mixcd.ledger import Ledger
-from lightning_mixcd.report.explained import Explanation, Sample, table
-from lightning_mixcd.report.explained_page import explained_page
+from lightning_mixcd.report.explained import Explanation, Sample, explained_page, table
 from lightning_mixcd.report.files import replacing
 from lightning_mixcd.report.picture import Value
 from lightning_mixcd.report.saving import save_rows
@@ -55,28 +55,28 @@ def explain(config: DictConfig, output: Path) -> list[Explanation]:
     run = load_run(Path(config.run))
     for module in (run.base, run.finetuned):
         module.to(config.device)
-    queries = choose_queries(run, config.queries, config.index, batch_size=config.batch_size)
+    samples = choose_queries(run, config.queries, config.index, batch_size=config.batch_size)
+    task, words, _ = KINDS[config.queries]
     solver = make(config.solver) if config.get("solver") else None
-    stages = RunStages.of(run, alpha=config.alpha, solver=solver, batch_size=config.batch_size)
+    stages = RunStages(run, alpha=config.alpha, solver=solver, batch_size=config.batch_size)
     ledger = Ledger.open(run.ledger)
 
-    def explained(title: str, rows: slice, path: Path) -> tuple[Explanation, npt.NDArray[np.float64]]:
-        scores = score_pool(stages.base, stages.direction(queries, rows), path=path)
+    def explained(title: str, asked: list[Query], path: Path) -> tuple[Explanation, npt.NDArray[np.float64]]:
+        direction = stages.direction(task, [query.index for query in asked])
+        scores = score_pool(stages.base, direction, path=path)
         best = np.argsort(scores, kind="stable")
-        sides = [
-            [_pool_sample(run, ledger, int(i), float(scores[i])) for i in side]
-            for side in (best[: config.top], best[::-1][: config.top])
-        ]
-        asked = [_query_sample(run, queries, k) for k in range(len(queries.index))[rows][: config.top]]
-        return Explanation(title, sides[0], sides[1], asked), scores
+        supporting, opposing = (
+            [_pool_sample(run, ledger, int(i), float(scores[i])) for i in side[: config.top]]
+            for side in (best, best[::-1])
+        )
+        worst = [_query_sample(run.val[task], query) for query in asked[: config.top]]
+        return Explanation(title, supporting, opposing, worst), scores
 
-    n = len(queries.index)
-    together, scores = explained(f"{queries.kind}: {n}", slice(n), output / "scores.npy")
+    together, scores = explained(f"{words}: {len(samples)}", samples, output / "scores.npy")
     found = [together]
-    for k in range(min(config.each, n) if n > 1 else 0):
-        number = queries.index[k]
-        path = output / f"scores_{number}.npy"
-        found.append(explained(f"Sample {number} alone", slice(k, k + 1), path)[0])
+    for query in samples[: config.each] if len(samples) > 1 else []:
+        path = output / f"scores_{query.index}.npy"
+        found.append(explained(f"Sample {query.index} alone", [query], path)[0])
     _write(config, run, found, output)
     _write_ledger(ledger, scores, output / "base.ledger")
     return found
@@ -91,20 +91,19 @@ def _pool_sample(run: FinishedRun, ledger: Ledger, index: int, score: float) -> 
     return Sample(index, facts, shown(run.train["prior"], index))
 
 
-def _query_sample(run: FinishedRun, queries: Queries, k: int) -> Sample:
-    index = int(queries.index[k])
-    label = queries.after.label
-    facts: dict[str, Value] = {} if label is None else {"label": int(label[k])}
-    facts |= {"base model": _said(queries.before, k), "finetuned": _said(queries.after, k)}
-    return Sample(index, facts, shown(run.val[queries.task], index))
+def _query_sample(val: Pool, query: Query) -> Sample:
+    label = query.after.label
+    facts: dict[str, Value] = {} if label is None else {"label": label}
+    facts |= {"base model": _said(query.before), "finetuned": _said(query.after)}
+    return Sample(query.index, facts, shown(val, query.index))
 
 
-def _said(answers: Answers, k: int) -> str:
-    guess = "" if answers.guess is None else f"{answers.guess[k]}, "
-    return f"{guess}{_verdict(answers.correct[k])}, loss {answers.loss[k]:.3g}"
+def _said(answer: Answer) -> str:
+    guess = "" if answer.guess is None else f"{answer.guess}, "
+    return f"{guess}{_verdict(answer.correct)}, loss {answer.loss:.3g}"
 
 
-def _verdict(correct: np.bool_) -> str:
+def _verdict(correct: bool | np.bool_) -> str:
     return "right" if correct else "wrong"
 
 

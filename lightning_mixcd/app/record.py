@@ -2,11 +2,8 @@
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 
-from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import conf_dir, hush, make
-from lightning_mixcd.ledger import Ledger
 
 __all__ = ["main"]
 
@@ -18,6 +15,12 @@ def main(config: DictConfig) -> None:
     Args:
         config: The app's configuration; `data`, `model`, `base` and `seed` decide what is made.
     """
+    # These take seconds to import, and Hydra tells a typo in the arguments before.
+    from rich.console import Console
+
+    from lightning_mixcd.app.base import base_model
+    from lightning_mixcd.ledger import Ledger
+
     hush()
     _, path = base_model(config, make(config.data))
     ledger = Ledger.open(path)

@@ -1,113 +1,14 @@
 """`mixcd-train`: finetune with rehearsal, as configured."""
 
-import copy
-import math
-import statistics
-import time
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig
 
-from lightning_mixcd.adapters import Adapter
-from lightning_mixcd.app.base import base_model
-from lightning_mixcd.app.chain import run_chain
-from lightning_mixcd.app.conf import conf_dir, hush, make
+from lightning_mixcd.app.conf import conf_dir
 from lightning_mixcd.app.methods import offer_methods
-from lightning_mixcd.app.run import callbacks, method_name, quiet_trainer
-from lightning_mixcd.data import Pool, RehearsalDataModule
-from lightning_mixcd.report.records import METRICS, Record, read_logged
-from lightning_mixcd.tasks import Pairing
-from lightning_mixcd.weights import wise_ft_curve
 
-__all__ = ["main", "train"]
-
-PRIOR, NEW = "val/prior/accuracy", "val/new/accuracy"
+__all__ = ["main"]
 
 offer_methods()
-
-
-def train(config: DictConfig) -> Record:
-    """Train or load the base model, finetune it, and measure both tasks.
-
-    Args:
-        config: The app's configuration; see `conf/train.yaml`.
-
-    Returns:
-        What the run measured, also written to the run's folder.
-    """
-    hush()
-    name = method_name(config)
-    pairing: Pairing = make(config.data)
-    module, ledger = base_model(config, pairing)
-    rehearsal, others = callbacks(config)
-    trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=[rehearsal, *others])
-    data = _data(config, pairing, Path(config.ledger or ledger))
-    base = copy.deepcopy(module.state_dict()) if config.wise_ft else {}
-    seed_everything(config.seed, workers=True, verbose=False)
-    start = time.perf_counter()
-    trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
-    seconds = time.perf_counter() - start
-    output = Path(HydraConfig.get().runtime.output_dir)
-    record = Record(
-        name=name,
-        mix_ratio=config.mix_ratio,
-        seed=config.seed,
-        data=HydraConfig.get().runtime.choices["data"],
-        prior_accuracy=float(trainer.callback_metrics[PRIOR]),
-        new_accuracy=float(trainer.callback_metrics[NEW]),
-        compute_units=rehearsal.compute_units,
-        seconds=seconds,
-        damaged_share=_damaged_share(output / METRICS),
-        steps=trainer.global_step,
-        exhausted=rehearsal.exhausted,
-        rehearsal_weight=config.rehearsal_weight,
-        penalties=tuple(config.penalty),
-        **_parameters(module, others),
-    )
-    record.write(output)
-    # The run itself is the point at 1.
-    if alphas := [alpha for alpha in config.wise_ft if alpha != 1]:
-        curve = wise_ft_curve(quiet_trainer(config), module, base, data=data, alphas=alphas)
-        for alpha, found in curve.items():
-            point = replace(record, alpha=alpha, prior_accuracy=found[PRIOR], new_accuracy=found[NEW])
-            point.write(output / f"wise_ft_{alpha:g}")
-    return record
-
-
-def _data(config: DictConfig, pairing: Pairing, ledger: Path) -> RehearsalDataModule:
-    pool = pairing.pool if isinstance(pairing.pool, Pool) else Pool(pairing.pool)
-    return RehearsalDataModule(
-        pairing.new,
-        replace(pool, num_workers=config.num_workers, lag=config.lag),
-        mix_ratio=config.mix_ratio,
-        ledger=ledger,
-        prior_val=pairing.prior_val,
-        order_seed=config.seed,
-    )
-
-
-def _parameters(module: LightningModule, callbacks: list[Callback]) -> dict[str, Any]:
-    for adapter in callbacks:
-        if isinstance(adapter, Adapter):
-            return {
-                "trainable_parameters": adapter.trainable_parameters,
-                "active_parameters": adapter.active_parameters,
-                "active_blocks": adapter.active_blocks,
-            }
-    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    return {"trainable_parameters": trained, "active_parameters": trained}
-
-
-def _damaged_share(metrics: Path) -> float | None:
-    damaged = read_logged(metrics, "rehearsal/damaged_share")
-    # Not a number where no rehearsed row was read.
-    shares = [share for by_step in damaged.values() for share in by_step.values() if not math.isnan(share)]
-    return statistics.fmean(shares) if shares else None
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
@@ -120,6 +21,10 @@ def main(config: DictConfig) -> float:
     Returns:
         Mean accuracy over prior and new task, or over those of the chain, at the end.
     """
+    # These take seconds to import, and Hydra tells a typo in the arguments before.
+    from lightning_mixcd.app.chain import run_chain
+    from lightning_mixcd.app.finetune import train
+
     if config.get("stages"):
         return run_chain(config).scores["final"]
     record = train(config)

@@ -1,6 +1,7 @@
 """A run's two stages of training, as influence functions see them."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from lightning.pytorch import LightningModule
@@ -9,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import Subset
 
 from lightning_mixcd.app.finished_run import FinishedRun
-from lightning_mixcd.app.queries import Queries, readout_of
+from lightning_mixcd.app.queries import readout_of
 from lightning_mixcd.capture import Readout
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.influence import (
@@ -31,63 +32,52 @@ DAMPING = 1e-3
 EXACT_UP_TO, ITERATIVE_UP_TO = 2_000, 200_000
 
 
-@dataclass(frozen=True)
 class RunStages:
     """Pretraining and finetuning of a run, ready to be asked about queries.
 
+    The embedding is what both losses depend on: the whole network where both tasks have the same outputs, all
+    but the heads where each task has its own.
+
     Args:
+        run: The run; parameters that a stage's loss does not depend on are frozen.
+        alpha: See `influence`.
+        solver: See `influence`; by default one that the number of parameters allows.
+        batch_size: Samples per forward.
+
+    Attributes:
         base: Pretraining.
         finetuned: Finetuning.
-        both: The two together.
-        run: The run.
     """
 
-    base: Stage
-    finetuned: Stage
-    both: TwoStages
-    run: FinishedRun
-
-    @staticmethod
-    def of(
-        run: FinishedRun, *, alpha: float, solver: Solver | None = None, batch_size: int = 256
-    ) -> "RunStages":
-        """Make the stages of a run.
-
-        The embedding is what both losses depend on: the whole network where both tasks have the same outputs,
-        all but the heads where each task has its own.
-
-        Args:
-            run: The run; parameters that a stage's loss does not depend on are frozen.
-            alpha: See `influence`.
-            solver: See `influence`; by default one that the number of parameters allows.
-            batch_size: Samples per forward.
-
-        Returns:
-            The stages.
-        """
-        base, finetuned = (
+    def __init__(
+        self, run: FinishedRun, *, alpha: float, solver: Solver | None = None, batch_size: int = 256
+    ) -> None:
+        self.base, self.finetuned = (
             _trained(Stage(module, run.train[task], batch_size=batch_size, readout=readout_of(task)))
             for task, module in (("prior", run.base), ("new", run.finetuned))
         )
-        solver = solver or solver_for(sum(p.numel() for p in base.parameters().values()))
-        embedding = {*base.parameters()} & {*finetuned.parameters()}
-        both = TwoStages(base, finetuned, embedding=embedding.__contains__, alpha=alpha, solver=solver)
-        return RunStages(base, finetuned, both, run)
+        trained = self.base.parameters()
+        embedding = {*trained} & {*self.finetuned.parameters()}
+        solver = solver or solver_for(sum(p.numel() for p in trained.values()))
+        self._both = TwoStages(
+            self.base, self.finetuned, embedding=embedding.__contains__, alpha=alpha, solver=solver
+        )
+        self._val = run.val
 
-    def direction(self, queries: Queries, rows: slice = slice(None)) -> Parameters:
-        """Find what scores the pool for some of the queries.
+    def direction(self, task: str, index: Sequence[int]) -> Parameters:
+        """Find what scores the pool for some validation samples together.
 
         Args:
-            queries: The queries.
-            rows: Which of them, together.
+            task: "prior" or "new".
+            index: Their positions in its validation set.
 
         Returns:
             The direction, for `score_pool`.
         """
-        pool = self.run.val[queries.task]
-        data = Subset(pool.dataset, queries.index[rows].tolist())
-        asked = replace(self.finetuned, data=replace(pool, dataset=data), readout=readout_of(queries.task))
-        return self.both.direction(asked)
+        pool = self._val[task]
+        data = replace(pool, dataset=Subset(pool.dataset, index))
+        asked = replace(self.finetuned, data=data, readout=readout_of(task))
+        return self._both.direction(asked)
 
 
 def solver_for(n_parameters: int) -> Solver:

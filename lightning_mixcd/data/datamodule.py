@@ -11,6 +11,8 @@ from typing_extensions import override
 
 from lightning_mixcd.data.order import resumable
 from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.ration import Ration
+from lightning_mixcd.errors import check_whole
 from lightning_mixcd.ledger import Ledger
 
 __all__ = ["RehearsalDataModule"]
@@ -46,7 +48,8 @@ class RehearsalDataModule(LightningDataModule):
             goes on with the very next sample. Otherwise the loader stays as it is.
 
     Raises:
-        TypeError: If `finetune` is no datamodule, or `prior_val` a dataset.
+        TypeError: If `finetune` is no datamodule, `prior_val` a dataset, or a number something else.
+        ValueError: If `mix_ratio` is out of range.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -79,11 +82,15 @@ class RehearsalDataModule(LightningDataModule):
                 f"`prior_val` must be a loader, got the dataset {type(prior_val).__name__}. Pass for example "
                 "DataLoader(dataset, batch_size=256)."
             )
+        Ration(mix_ratio)  # refuses what is out of range
+        if order_seed is not None:
+            check_whole(order_seed=order_seed)
         super().__init__()
         self.finetune = finetune
         self.pool = pool if isinstance(pool, Pool) else Pool(pool)
         self.mix_ratio, self.ledger = mix_ratio, ledger
-        self.prior_val, self.order_seed = prior_val, order_seed
+        self.prior_val = prior_val
+        self.order_seed = None if order_seed is None else int(order_seed)
         self.in_use = False  # whether a `RehearsalCallback` has taken pool, ledger and mix ratio
         self.prepare_data_per_node = finetune.prepare_data_per_node
         self.allow_zero_length_dataloader_with_multiple_devices = (
@@ -139,8 +146,20 @@ class RehearsalDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         # Lightning neither saves nor loads an empty state.
         state = self.finetune.state_dict()
-        return {"finetune": state} if state else {}
+        return {
+            **({"finetune": state} if state else {}),
+            **({} if self.order_seed is None else {"order_seed": self.order_seed}),
+        }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.finetune.load_state_dict(state_dict["finetune"])
+        begun = state_dict.get("order_seed", self.order_seed)
+        # Validation, test and predict restore datamodules too.
+        if begun != self.order_seed and self.trainer is not None and self.trainer.state.fn == "fit":
+            raise ValueError(
+                f"`order_seed` must be that of the run that is resumed, {begun}, got {self.order_seed}. The "
+                "rest of an epoch in another order repeats samples and leaves out others. Pass "
+                f"order_seed={begun}."
+            )
+        if "finetune" in state_dict:
+            self.finetune.load_state_dict(state_dict["finetune"])

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.data.vocabularies import tokenizer_of
+from lightning_mixcd.errors import check_whole
 
 __all__ = ["Pool"]
 
@@ -39,7 +40,8 @@ class Pool:
             be read, else of those drawn with it. A ledger and `Oracle` need every sample: they stop.
 
     Raises:
-        TypeError: If the dataset has no length, or is an `IterableDataset` or a loader.
+        TypeError: If the dataset has no length, or is an `IterableDataset`, a mapping or a loader; or another
+            argument is of another kind.
         ValueError: If the dataset is empty, a number is out of range, or `unreadable` is no known word.
 
     Example:
@@ -72,8 +74,19 @@ class Pool:
                 "Rehearsal picks samples by index. Give what can only be streamed as one stream per bin: "
                 'Pool(Streams({"news": ..., "wiki": ...})).'
             )
+        if isinstance(self.dataset, str | Mapping):
+            raise TypeError(
+                f"`pool` must give samples by index, got a {type(self.dataset).__name__}. Of several splits "
+                'give one: Pool(splits["train"]).'
+            )
+        if self.collate_fn is not None and not callable(self.collate_fn):
+            raise TypeError(
+                f"`collate_fn` must be a function of some samples, got {self.collate_fn!r}. Leave it out "
+                "for torch's own."
+            )
         if len(self.dataset) == 0:
             raise ValueError("`pool` must hold at least one sample, got none.")
+        check_whole(num_workers=self.num_workers, lag=self.lag)
         if self.num_workers < 0 or self.lag < 2 * self.num_workers:
             raise ValueError(
                 f"`num_workers` must be between 0 and half of `lag` ({self.lag}), got {self.num_workers}. "
@@ -96,7 +109,7 @@ class Pool:
             known["input_ids"] = value
         return {**known, **(self.pad_values or {})}
 
-    @property
+    @cached_property
     def round(self) -> int:
         """Draws that are made at once, and batches after which the strategy learns: half the lag."""
         return max(1, self.lag // 2)

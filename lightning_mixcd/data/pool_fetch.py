@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.seeded import SeededFetch, seeded
 from lightning_mixcd.errors import PoolError, of_the_pool, unreadable_sample
-from lightning_mixcd.functional.joining import take_rows
+from lightning_mixcd.functional.joining import split_rows
 
 __all__ = ["Fetched", "PoolFetch", "Request", "as_it_is", "draws_chance"]
 
@@ -47,7 +47,7 @@ class PoolFetch(Dataset[Any]):
         seed: Seed of the run on this rank; None where nothing draws random numbers.
 
     Example:
-        >>> PoolFetch(Pool("abc", collate_fn=list), seed=0).__getitems__((5, [2, 0], [])).batch
+        >>> PoolFetch(Pool(["a", "b", "c"], collate_fn=list), seed=0).__getitems__((5, [2, 0], [])).batch
         ['c', 'a']
     """
 
@@ -79,7 +79,7 @@ class PoolFetch(Dataset[Any]):
         n, index = len(requests[0][1]), list(chain.from_iterable(rows for _, rows, _ in requests))
         try:
             batch = self._fetch.__getitems__((requests[0][0], index))
-            return [Fetched(take_rows(batch, i, i + n)) for i in range(0, len(index), n)]
+            return [Fetched(rows) for rows, _ in zip(split_rows(batch, n), requests, strict=True)]
         except Exception:  # noqa: BLE001 -- whatever it is, it comes again with the draw that it belongs to
             self._together = False
             return []

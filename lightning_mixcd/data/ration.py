@@ -2,6 +2,8 @@
 
 from fractions import Fraction
 
+from lightning_mixcd.errors import check_number
+
 __all__ = ["Ration"]
 
 MOST = 16
@@ -29,6 +31,7 @@ class Ration:
     """
 
     def __init__(self, mix_ratio: float) -> None:
+        check_number(mix_ratio=mix_ratio)
         if not 0 < mix_ratio <= MOST:
             raise ValueError(
                 f"`mix_ratio` must be above 0 and at most {MOST} rehearsed samples per finetune sample, got "
@@ -58,9 +61,12 @@ class Ration:
                 "`mix_ratio` to rehearse more."
             )
         self.finetune_rows += finetune_rows * round(share * SHARE)
-        due = self._rows * self.finetune_rows // (self._per * SHARE) - self.given_rows
+        due = self._owed() - self.given_rows
         self.given_rows += due
         return due
+
+    def _owed(self) -> int:
+        return self._rows * self.finetune_rows // (self._per * SHARE)
 
     def most(self, finetune_rows: int) -> int:
         """Return the most rows that can fall due beside a batch, where all batches have its size.
@@ -78,9 +84,11 @@ class Ration:
         return {"finetune_rows": self.finetune_rows, "given_rows": self.given_rows}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Take over what `state_dict` returned.
+        """Take over what `state_dict` returned; where that was of another ratio, this one holds from here on.
 
         Args:
             state: The rows so far.
         """
         self.finetune_rows, self.given_rows = state["finetune_rows"], state["given_rows"]
+        if self._owed() != self.given_rows:
+            self.finetune_rows = -(-self.given_rows * self._per * SHARE // self._rows)

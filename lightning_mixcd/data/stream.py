@@ -172,9 +172,6 @@ class PoolStream:
         if instead is not None:
             ticket = self._ticket(torch.tensor(instead))
             self._warn(problem)
-        oldest = self._opened - self.pool.round
-        self._positions = {c: p for c, p in self._positions.items() if c > oldest}
-        self._readings = {c: r for c, r in self._readings.items() if c > oldest}
         if n_rows(batch) != self._own_rows:
             raise ValueError(
                 f"`collate_fn` of the pool must keep every sample, got {n_rows(batch)} rows for "
@@ -193,12 +190,16 @@ class PoolStream:
     def _rounds(self, first: int) -> Iterator[list[Request]]:
         while True:
             start, n = self._round, self.pool.round
+            oldest = self._opened - n
+            self._positions = {c: p for c, p in self._positions.items() if c > oldest}
+            self._readings = {c: r for c, r in self._readings.items() if c > oldest}
             self._positions[start] = self.strategy.draw_state()
             if self._reader is not None:
                 self._readings[start] = self._reader.state_dict()
             generator = torch.Generator().manual_seed(stream_key(self.seed, start))
             signal = self._signal(start)
             index = self.strategy.draw_round(n, self.rows_per_draw, signal=signal, generator=generator)
+            self._check_range(index)
             if self.world_size > 1:
                 index = index[:, self.rank :: self.world_size]
             self._round += n
@@ -209,6 +210,15 @@ class PoolStream:
                 others = (*draws[place + 1 :], *draws[:place]) if self.pool.unreadable == "skip" else ()
                 requests.append((start + place, draws[place], list(chain.from_iterable(others))))
             yield requests
+
+    def _check_range(self, index: Tensor) -> None:
+        size, drawn = len(self.pool), index.flatten().tolist()
+        if self._reader is None and not 0 <= min(drawn) <= max(drawn) < size:
+            outside = [i for i in drawn if not 0 <= i < size]
+            raise ValueError(
+                f"`{type(self.strategy).__name__}.select` must return pool indices in [0, {size}), got "
+                f"{outside[:5]}. They are positions in the pool, as `setup` was given its size."
+            )
 
     def _signal(self, start: int) -> Tensor | None:
         """Return what the round that begins with draw `start` goes by, and forget what no round will."""

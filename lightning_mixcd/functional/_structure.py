@@ -91,6 +91,8 @@ def children(node: object) -> dict[Hashable, object] | None:
     """
     if isinstance(node, Tensor):
         return None
+    if type(node) is dict:
+        return node
     if isinstance(node, Mapping):
         return dict(node.items())
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
@@ -107,11 +109,13 @@ def rebuild(node: object, parts: dict[Hashable, object]) -> object:
 
     Args:
         node: The structure to imitate; not changed.
-        parts: New parts, under the names that `children` gives.
+        parts: New parts, under the names that `children` gives; not to be used afterwards.
 
     Returns:
         A structure of the same type.
     """
+    if type(node) is dict:
+        return parts
     if isinstance(node, Mapping):
         return _refill(node, parts)
     if dataclasses.is_dataclass(node) and not isinstance(node, type):

@@ -23,7 +23,7 @@ from lightning_mixcd.errors import JoinError
 from lightning_mixcd.functional._padding import pad_alike
 from lightning_mixcd.functional._structure import Place, children, is_sequence, rebuild
 
-__all__ = ["join", "n_rows", "pick_rows", "take_rows"]
+__all__ = ["join", "n_rows", "pick_rows", "split_rows", "take_rows"]
 
 Batch = TypeVar("Batch")
 _Rows = Tensor | list[object] | tuple[object, ...]
@@ -136,6 +136,28 @@ def take_rows(batch: Batch, start: int, stop: int) -> Batch:
     return cast("Batch", _take(batch, slice(start, stop)))
 
 
+def split_rows(batch: Batch, size: int) -> list[Batch]:
+    """Cut a batch into batches, as `take_rows` does.
+
+    Args:
+        batch: Any structure described in this module; not changed.
+        size: Rows of each, at least 1; the last one has what is left.
+
+    Returns:
+        Batches of the same structure. Tensors are views, constants are kept.
+
+    Raises:
+        JoinError: If nothing has rows or the leaves disagree about their number.
+
+    Example:
+        >>> import torch
+        >>> split_rows((torch.arange(3), ["a", "b", "c"]), 2)
+        [(tensor([0, 1]), ['a', 'b']), (tensor([2]), ['c'])]
+    """
+    rows = _agreed_rows(batch, "batch")
+    return [cast("Batch", _take(batch, slice(start, start + size))) for start in range(0, rows, size)]
+
+
 def pick_rows(batch: Batch, index: Tensor) -> Batch:
     """Pick rows of every leaf, in any order.
 
@@ -169,11 +191,13 @@ def _row_leaves(batch: object, side: str) -> list[tuple[Place, _Rows]]:
 
 def _leaves(node: object) -> Iterator[_Rows]:
     """Walk as `_walk` does, without noting the places, which only error messages need."""
-    parts = children(node)
-    if parts is not None:
+    if isinstance(node, Tensor):
+        if node.ndim:
+            yield node
+    elif (parts := children(node)) is not None:
         for part in parts.values():
             yield from _leaves(part)
-    elif (isinstance(node, Tensor) and node.ndim) or (is_sequence(node) and node):
+    elif is_sequence(node) and node:
         yield node
 
 
@@ -204,11 +228,11 @@ def _agreed_rows(batch: object, side: str) -> int:
 
 
 def _take(node: object, rows: slice | Tensor) -> object:
+    if isinstance(node, Tensor):
+        return node[rows] if node.ndim else node
     parts = children(node)
     if parts is not None:
         return rebuild(node, {key: _take(part, rows) for key, part in parts.items()})
-    if isinstance(node, Tensor):
-        return node[rows] if node.ndim else node
     if not is_sequence(node):
         return node
     return type(node)(node[rows] if isinstance(rows, slice) else [node[i] for i in rows.tolist()])
@@ -277,7 +301,9 @@ def _other_keys(
 ) -> JoinError:
     missing = [key for key in finetune if key not in pool]
     surplus = [key for key in pool if key not in finetune]
-    remedy = f"The pool batch lacks {missing} and has {surplus} too many. {_MATCH}"
+    problems = [f"lacks {missing}"] if missing else []
+    problems += [f"has {surplus} too many"] if surplus else []
+    remedy = f"The pool batch {' and '.join(problems)}. {_MATCH}"
     return place.mismatch(f"the parts {list(finetune)}", f"the parts {list(pool)}", remedy)
 
 

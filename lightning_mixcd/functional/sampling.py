@@ -146,7 +146,8 @@ def stream_key(*parts: int) -> int:
     """
     key = 0
     for part in parts:
-        key = _scramble_int((key + part * WEYL + WEYL) & MASK)
+        # Of NumPy, it would overflow.
+        key = _scramble_int((key + int(part) * WEYL + WEYL) & MASK)
     return key
 
 

@@ -7,7 +7,7 @@
 
 from lightning_mixcd.influence.curvature import Curvature
 from lightning_mixcd.influence.kronecker import KroneckerFactored
-from lightning_mixcd.influence.multi_stage import TwoStages, influence, influence_direction
+from lightning_mixcd.influence.multi_stage import TwoStages, influence
 from lightning_mixcd.influence.scoring import score_pool
 from lightning_mixcd.influence.solvers import ConjugateGradients, Exact, Solver
 from lightning_mixcd.influence.stage import Stage
@@ -21,6 +21,5 @@ __all__ = [
     "Stage",
     "TwoStages",
     "influence",
-    "influence_direction",
     "score_pool",
 ]

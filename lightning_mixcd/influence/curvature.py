@@ -104,22 +104,21 @@ class Curvature:
         Returns:
             The product, `(P,)`.
         """
-        direction = self.named(vector)
-        found = self._mean(lambda total, at: self.flat(jvp(grad(total), (at,), (direction,))[1]))
-        return found + self._diagonal * vector
+        return self._mean(lambda total, at: self._along(vector, total, at)) + self._diagonal * vector
 
     def matrix(self) -> Tensor:
         """Return the whole Hessian, `(P, P)`; one pass over the data, with P products for each batch."""
         eye = torch.eye(self.size, dtype=self._diagonal.dtype, device=self._diagonal.device)
 
         def columns(total: Callable[[Parameters], Tensor], at: Parameters) -> Tensor:
-            def column(vector: Tensor) -> Tensor:
-                return self.flat(jvp(grad(total), (at,), (self.named(vector),))[1])
-
-            found: Tensor = vmap(column, chunk_size=_COLUMNS)(eye)
+            found: Tensor = vmap(lambda vector: self._along(vector, total, at), chunk_size=_COLUMNS)(eye)
             return found
 
         return self._mean(columns) + self._diagonal.diag()
+
+    # How the gradient changes along a vector.
+    def _along(self, vector: Tensor, total: Callable[[Parameters], Tensor], at: Parameters) -> Tensor:
+        return self.flat(jvp(grad(total), (at,), (self.named(vector),))[1])
 
     # `function` gets the summed loss of a batch as a function of the parameters, and where to differentiate.
     def _mean(self, function: Callable[[Callable[[Parameters], Tensor], Parameters], Tensor]) -> Tensor:

@@ -18,9 +18,7 @@ from lightning_mixcd.influence.scoring import score_pool
 from lightning_mixcd.influence.solvers import ConjugateGradients, Solver
 from lightning_mixcd.influence.stage import Parameters, Stage
 
-__all__ = ["TwoStages", "influence", "influence_direction"]
-
-Names = list[str]
+__all__ = ["TwoStages", "influence"]
 
 
 def influence(
@@ -70,39 +68,8 @@ def influence(
         >>> influence(stage, stage, data, solver=Exact())  # one stage: the classical influence function
         array([-0.5, -0.5])
     """
-    direction = influence_direction(base, finetuned, queries, embedding=embedding, alpha=alpha, solver=solver)
-    return score_pool(base, direction, path=path)
-
-
-def influence_direction(
-    base: Stage,
-    finetuned: Stage,
-    queries: Pool | Dataset[Any] | Sequence[Any],
-    *,
-    embedding: str | Callable[[str], bool] = "",
-    alpha: float | None = None,
-    solver: Solver | None = None,
-) -> Parameters:
-    """Make the vector whose product with a pretrain sample's gradient is minus that sample's score.
-
-    It is all that depends on the queries: for new pretrain samples it need not be made again.
-
-    Args:
-        base: See `influence`.
-        finetuned: See `influence`.
-        queries: See `influence`.
-        embedding: See `influence`.
-        alpha: See `influence`.
-        solver: See `influence`.
-
-    Returns:
-        Tensors by name of the base model's parameters.
-
-    Raises:
-        ValueError: If embedding, alpha or the two models do not fit together.
-    """
     stages = TwoStages(base, finetuned, embedding=embedding, alpha=alpha, solver=solver)
-    return stages.direction(queries)
+    return score_pool(base, stages.direction(queries), path=path)
 
 
 class TwoStages:
@@ -150,7 +117,9 @@ class TwoStages:
         self._n_shared = sum(base.parameters()[name].numel() for name in shared)
 
     def direction(self, queries: Stage | Pool | Dataset[Any] | Sequence[Any]) -> Parameters:
-        """Make the vector of `influence_direction` for some queries.
+        """Make the vector whose product with a pretrain sample's gradient is minus that sample's score.
+
+        It is all that depends on the queries: for new pretrain samples it need not be made again.
 
         Args:
             queries: See `influence`; or a `Stage` of the finetuned module, where their losses are read in
@@ -190,14 +159,13 @@ class TwoStages:
 
 def _shared(
     base: Stage, finetuned: Stage, embedding: str | Callable[[str], bool], alpha: float | None
-) -> Names:
+) -> list[str]:
     if alpha is not None and not 0 < alpha < math.inf:
         raise ValueError(
             f"`alpha` must be a positive number, got {alpha}. Pass None where finetuning kept the embedding."
         )
     old, new = base.parameters(), dict(finetuned.module.named_parameters())
-    chosen = _chooser(embedding)
-    shared = [name for name in old if chosen(name)]
+    shared = [name for name in old if _is_chosen(name, embedding)]
     if not shared:
         raise ValueError(
             f"`embedding` must name a submodule with parameters that the base stage trained, got "
@@ -213,10 +181,10 @@ def _shared(
     return shared
 
 
-def _chooser(embedding: str | Callable[[str], bool]) -> Callable[[str], bool]:
+def _is_chosen(name: str, embedding: str | Callable[[str], bool]) -> bool:
     if not isinstance(embedding, str):
-        return embedding
-    return lambda name: not embedding or name.startswith(f"{embedding}.") or name == embedding
+        return embedding(name)
+    return not embedding or name.startswith(f"{embedding}.") or name == embedding
 
 
 def _difference(old: Tensor, new: Tensor | None, *, frozen: bool) -> str:

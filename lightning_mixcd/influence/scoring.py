@@ -29,7 +29,7 @@ def score_pool(
 
     Args:
         base: The stage whose samples are scored.
-        direction: Of `influence_direction`.
+        direction: Of `TwoStages.direction`.
         path: File for the scores, `.npy`. Beside it, an interrupted scoring leaves what it has, and goes on
             from there when it is called again with the same direction. None keeps scores in memory.
         progress: Whether a bar is shown.
@@ -52,7 +52,7 @@ def score_pool(
     if wrong:
         raise ValueError(
             f"`direction` must be of the stage's parameters {list(at)[:20]}, got also {wrong[:5]}. Take it "
-            "from `influence_direction` for this base stage."
+            "from `TwoStages.direction` for this base stage."
         )
     n = len(base.pool)
     if path is None:

@@ -126,9 +126,6 @@ class FinalAccuracy(TaskMatrixMetric):
 
     See `lightning_mixcd.functional.task_matrix.final_accuracy`.
 
-    Args:
-        n_tasks: Number of tasks.
-
     Example:
         >>> metric = FinalAccuracy(n_tasks=2)
         >>> metric.update(torch.tensor([True, False]), task=0, stage=1)
@@ -146,9 +143,6 @@ class MeanAccuracy(TaskMatrixMetric):
     """Mean accuracy over all tasks and stages: "Avg" of ZSCL (arXiv:2303.06628).
 
     See `lightning_mixcd.functional.task_matrix.mean_accuracy`.
-
-    Args:
-        n_tasks: Number of tasks.
 
     Example:
         >>> metric = MeanAccuracy(n_tasks=2)
@@ -169,9 +163,6 @@ class TransferAccuracy(TaskMatrixMetric):
 
     See `lightning_mixcd.functional.task_matrix.transfer_accuracy`.
 
-    Args:
-        n_tasks: Number of tasks.
-
     Example:
         >>> metric = TransferAccuracy(n_tasks=2)
         >>> metric.update(torch.tensor([True, False, False, False]), task=1, stage=0)
@@ -188,9 +179,6 @@ class StageForgetting(TaskMatrixMetric):
     """By how much accuracy fell below the best after an earlier stage (arXiv:1801.10112).
 
     See `lightning_mixcd.functional.task_matrix.stage_forgetting`.
-
-    Args:
-        n_tasks: Number of tasks.
 
     Example:
         >>> metric = StageForgetting(n_tasks=2)
@@ -212,9 +200,6 @@ class BackwardTransfer(TaskMatrixMetric):
 
     See `lightning_mixcd.functional.task_matrix.backward_transfer`.
 
-    Args:
-        n_tasks: Number of tasks.
-
     Example:
         >>> metric = BackwardTransfer(n_tasks=2)
         >>> metric.update(torch.tensor([True, True]), task=0, stage=0)
@@ -232,9 +217,6 @@ class ForwardTransfer(TaskMatrixMetric):
     """Accuracy on a task just before it is learnt, minus before the first stage (arXiv:1706.08840).
 
     See `lightning_mixcd.functional.task_matrix.forward_transfer`.
-
-    Args:
-        n_tasks: Number of tasks.
 
     Example:
         >>> metric = ForwardTransfer(n_tasks=2)

@@ -6,6 +6,7 @@ from functools import reduce
 import numpy as np
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_whole
 from lightning_mixcd.functional._chunks import bin_sizes
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions._number import number
@@ -35,6 +36,9 @@ class Product(Partition):
     def __init__(self, parts: Sequence[Partition], *, min_bin_size: int = 0) -> None:
         if not parts:
             raise ValueError("`parts` must hold a partition or more, got none. Use `Single()` for one bin.")
+        if not all(isinstance(part, Partition) for part in parts):
+            raise TypeError(f"`parts` must be partitions, got {parts!r}. Pass a list of them.")
+        check_whole(min_bin_size=min_bin_size)
         self.parts, self.min_bin_size = tuple(parts), min_bin_size
 
     @override

@@ -3,6 +3,7 @@
 import numpy as np
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_whole
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions.base import Bins, Partition
 
@@ -28,6 +29,11 @@ class Shuffled(Partition):
     """
 
     def __init__(self, partition: Partition, *, seed: int = 0) -> None:
+        if not isinstance(partition, Partition):
+            raise TypeError(
+                f"`partition` must be a `Partition`, got {partition!r}. Pass for example ByLabel()."
+            )
+        check_whole(seed=seed)
         self.partition, self.seed = partition, seed
 
     @override

@@ -1,7 +1,6 @@
 """Distance to the base model's parameters."""
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_number
 from lightning_mixcd.penalties.base import Apart, Penalty
 
 __all__ = ["IMPORTANCE", "Anchored", "check_strength"]
@@ -23,23 +23,22 @@ class Anchored(Penalty):
     gradient accumulation and mixed precision, and works on sharded parameters.
 
     Attributes:
+        strength: That of all parameters, unless `strength_of` says otherwise.
         parameters: The model's, by name.
         anchors: What they are pulled to; those without an anchor are free.
         importances: Factors of the same shape; none for 1 everywhere.
     """
+
+    strength: float
 
     def __init__(self) -> None:
         self.parameters: dict[str, nn.Parameter] = {}
         self.anchors: dict[str, Tensor] = {}
         self.importances: dict[str, Tensor] = {}
 
-    @abstractmethod
-    def strength_of(self, name: str) -> float:
-        """Return the strength for a parameter.
-
-        Args:
-            name: Its name.
-        """
+    def strength_of(self, name: str) -> float:  # noqa: ARG002 -- one for all
+        """Return the strength for the parameter `name`."""
+        return self.strength
 
     def hold(self, importances: Mapping[str, Tensor]) -> None:
         """Anchor parameters where they are.
@@ -120,5 +119,6 @@ def check_strength(name: str, value: float) -> None:
     Raises:
         ValueError: If it is negative or not finite.
     """
+    check_number(**{name: value})
     if not 0 <= value < math.inf:
         raise ValueError(f"`{name}` must be a finite number from 0, got {value}. 0 means no penalty.")

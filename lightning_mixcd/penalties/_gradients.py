@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from lightning_mixcd.errors import check_whole
 from lightning_mixcd.functional.sampling import permute, stream_key
 from lightning_mixcd.penalties.base import Start
 from lightning_mixcd.protocols import Seen
@@ -29,6 +30,7 @@ def check_rows(n_samples: int, labels: Labels = "sampled") -> None:
     Raises:
         ValueError: If one is out of range.
     """
+    check_whole(n_samples=n_samples)
     if n_samples < 1:
         raise ValueError(f"`n_samples` must be at least 1, got {n_samples}. Some hundreds are usual.")
     if labels not in get_args(Labels):

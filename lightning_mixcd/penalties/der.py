@@ -1,11 +1,10 @@
 """Put out the logits that the base model put out."""
 
-import math
-
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from typing_extensions import override
 
+from lightning_mixcd.penalties._anchored import check_strength
 from lightning_mixcd.penalties._rehearsed import LOGITS, base_logits, refuse_no_rehearsal
 from lightning_mixcd.penalties.base import Penalty, Start, Step
 
@@ -39,9 +38,8 @@ class DER(Penalty):
     needs_columns = (LOGITS,)
 
     def __init__(self, alpha: float = 0.3, *, beta: float = 0.0) -> None:
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"`{name}` must be a finite number from 0, got {value}.")
+        check_strength("alpha", alpha)
+        check_strength("beta", beta)
         self.alpha, self.beta = alpha, beta
 
     @override

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_number, check_whole
 from lightning_mixcd.functional.joining import take_rows
+from lightning_mixcd.penalties._anchored import check_strength
 from lightning_mixcd.penalties._rehearsed import LOGITS, base_logits, refuse_no_rehearsal
 from lightning_mixcd.penalties.base import Penalty, Start, Step
 
@@ -51,8 +53,10 @@ class Distillation(Penalty):
         rows: Rows = "finetune",
         n_classes: int | None = None,
     ) -> None:
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"`weight` must be a finite number from 0, got {weight}. The default is 1.")
+        check_number(temperature=temperature)
+        if n_classes is not None:
+            check_whole(n_classes=n_classes)
+        check_strength("weight", weight)
         if not 0 < temperature < math.inf:
             raise ValueError(
                 f"`temperature` must be finite and above 0, got {temperature}. The default is 2."

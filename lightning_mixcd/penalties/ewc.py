@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_number
 from lightning_mixcd.penalties._anchored import IMPORTANCE, Anchored, check_strength
 from lightning_mixcd.penalties._gradients import Labels, check_rows, log_likelihood, mean_over_rows
 from lightning_mixcd.penalties.base import Start
@@ -57,6 +58,7 @@ class EWC(Anchored):
         super().__init__()
         check_strength("strength", strength)
         check_rows(n_samples, labels)
+        check_number(decay=decay)
         if not 0 <= decay <= 1:
             raise ValueError(f"`decay` must be in [0, 1], got {decay}. 1 keeps all of the earlier stages.")
         self.strength, self.n_samples, self.labels = strength, n_samples, labels
@@ -71,10 +73,6 @@ class EWC(Anchored):
         for name, before in self._earlier(fisher).items():
             fisher[name].add_(before.to(fisher[name]), alpha=self.decay)
         self.hold(fisher)
-
-    @override
-    def strength_of(self, name: str) -> float:
-        return self.strength
 
     def _earlier(self, fisher: Mapping[str, Tensor]) -> dict[str, Tensor]:
         before = {name: self.previous.get(f"{IMPORTANCE}{name}") for name in fisher}

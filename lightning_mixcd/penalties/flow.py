@@ -3,6 +3,7 @@
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_number
 from lightning_mixcd.functional.flow import flow_weights
 from lightning_mixcd.functional.joining import take_rows
 from lightning_mixcd.penalties.base import Penalty, Start, Step
@@ -32,6 +33,8 @@ class Flow(Penalty):
     needs_look = True
 
     def __init__(self, tau: float | None = None) -> None:
+        if tau is not None:
+            check_number(tau=tau)
         if tau is not None and not tau > 0:
             raise ValueError(f"`tau` must be above 0, got {tau}. None takes the median of each batch.")
         self.tau = tau

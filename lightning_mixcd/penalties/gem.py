@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_number
 from lightning_mixcd.functional.joining import pick_rows
 from lightning_mixcd.functional.projection import project_to_cone
 from lightning_mixcd.partitions.base import Partition
@@ -48,6 +49,11 @@ class GEM(Penalty):
     keeps_apart = True
 
     def __init__(self, partition: Partition, *, margin: float = 0.5) -> None:
+        if not isinstance(partition, Partition):
+            raise TypeError(
+                f"`partition` must be a `Partition`, got {partition!r}. Pass for example ByLabel()."
+            )
+        check_number(margin=margin)
         if not 0 <= margin < math.inf:
             raise ValueError(f"`margin` must be a finite number from 0, got {margin}. The default is 0.5.")
         self.partition, self.margin = partition, margin

@@ -42,10 +42,6 @@ class MAS(Anchored):
         title = "Importance of parameters"
         self.hold(mean_over_rows(start, self.n_samples, _size, measure=torch.abs, title=title))
 
-    @override
-    def strength_of(self, name: str) -> float:
-        return self.strength
-
 
 def _size(_seed: int, seen: Seen) -> Tensor:
     if seen.logits is None:

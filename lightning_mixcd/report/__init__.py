@@ -1,4 +1,4 @@
-"""From runs on disk to tables (`tables`) and pictures (`plots`), which need the extra `report`."""
+"""From runs on disk to tables, pictures and pages, which need the extra `report`."""
 
 from lightning_mixcd.report.records import Record, Setting, read_logged, read_records
 

@@ -69,16 +69,14 @@ def _calibrated(sweep: Sweep, group: Group) -> list[dict[str, float | str]]:
     for _, means in sorted(buckets.items()):
         estimated, true = np.array(means).T
         interval = t_interval(true)
-        if interval is not None:
-            found.append({
-                "method": group[0],
-                "setting": str(group[1]),
-                "seeds": len(means),
-                "estimated": float(estimated.mean()),
-                "true": interval.mean,
-                "true_low": interval.low,
-                "true_high": interval.high,
-            })
+        found.append({
+            **sweep.about(group),
+            "seeds": len(means),
+            "estimated": float(estimated.mean()),
+            "true": interval.mean,
+            "true_low": interval.low,
+            "true_high": interval.high,
+        })
     return found
 
 

@@ -1,7 +1,7 @@
 """What a model that learnt one task after another leaves on disk, and methods compared by it."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -172,20 +172,22 @@ def compare_chains(records: Iterable[ChainRecord], reference: str = "uniform") -
 def _row(
     name: str, setting: Setting, runs: dict[int, ChainRecord], reference: dict[int, ChainRecord]
 ) -> ChainRow:
-    seeds = sorted({*runs} & {*reference})
-    scores = {seed: run.scores for seed, run in runs.items()}
-    marks = {seed: reference[seed].scores for seed in seeds}
-    names = next(iter(scores.values()))
-    means = {key: t_interval([of_run[key] for of_run in scores.values()]) for key in names}
-    gains = {key: t_interval([scores[seed][key] - marks[seed][key] for seed in seeds]) for key in names}
+    scores = [run.scores for run in runs.values()]
+    pairs = [(runs[seed].scores, reference[seed].scores) for seed in sorted({*runs} & {*reference})]
+    gains = [{key: ours[key] - theirs[key] for key in ours} for ours, theirs in pairs]
     return ChainRow(
         name,
         setting,
         len(runs),
-        {key: interval for key, interval in means.items() if interval is not None},
-        {key: interval for key, interval in gains.items() if interval is not None},
+        _intervals(scores),
+        _intervals(gains),
         np.mean([run.initial for run in runs.values()], axis=0),
         np.mean([run.accuracies for run in runs.values()], axis=0),
         float(np.mean([run.compute_units for run in runs.values()])),
         float(np.mean([run.seconds for run in runs.values()])),
     )
+
+
+def _intervals(scores: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
+    names = scores[0] if scores else ()
+    return {name: t_interval([of_seed[name] for of_seed in scores]) for name in names}

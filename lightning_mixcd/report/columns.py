@@ -30,15 +30,15 @@ def columns(rows: Sequence[Row]) -> dict[str, list[str]]:
         "new": [_percent(row.new) for row in rows],
         "compute units": [f"{row.compute_units:,.0f}" for row in rows],
         "steps": [f"{row.steps:,.0f}{'*' * row.exhausted}" for row in rows],
-        "time": [_times(row.seconds) for row in rows],
+        "time": [_written(row.seconds, ".2f") for row in rows],
         "trained": _varying([row.trainable_parameters for row in rows], ",.0f"),
         "active": _varying([row.active_parameters for row in rows], ",.0f"),
         "damaged": [_percent(row.damaged_share) for row in rows],
         "prior gain": [str(row.prior_gain or "-") for row in rows],
         "new gain": [str(row.new_gain or "-") for row in rows],
-        "gap closed": [_share(row.gap_closed) for row in rows],
+        "gap closed": [_written(row.gap_closed, ".0f", 100) for row in rows],
         "gain at equal new": [str(row.matched_gain or "-") for row in rows],
-        "gap closed there": [_share(row.matched_gap_closed) for row in rows],
+        "gap closed there": [_written(row.matched_gap_closed, ".0f", 100) for row in rows],
     }
     return {head: texts for head, texts in found.items() if {*texts} != {"-"}}
 
@@ -78,12 +78,8 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _times(ratio: Interval | None) -> str:
-    return "-" if ratio is None else ratio.written(".2f")
-
-
-def _share(ratio: Interval | None) -> str:
-    return "-" if ratio is None else ratio.written(".0f", scale=100)
+def _written(ratio: Interval | None, form: str, scale: float = 1.0) -> str:
+    return "-" if ratio is None else ratio.written(form, scale=scale)
 
 
 def _varying(numbers: Sequence[float | None], spec: str = "g") -> list[str]:

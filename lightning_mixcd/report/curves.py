@@ -51,9 +51,8 @@ def over_seeds(runs: Sequence[Mapping[int, float]], last: int) -> list[Point]:
     points = []
     for window in sorted(set(windows[0]).intersection(*windows)) if windows else []:
         means = [np.mean(of_run[window], axis=0) for of_run in windows]
-        interval = t_interval([float(value) for _, value in means])
-        if interval is not None:
-            points.append(Point(float(np.mean([step for step, _ in means])), interval))
+        steps, values = np.array(means).T
+        points.append(Point(float(steps.mean()), t_interval(values)))
     return points
 
 
@@ -102,9 +101,7 @@ def _panels(sweep: Sweep, name: str, title: str, caption: str, names: Mapping[st
     panels = figure.subplots(len(settings), len(found), squeeze=False, sharex=True, sharey="col")
     rows = [
         {
-            "method": group[0],
-            "setting": str(group[1]),
-            "seeds": len(sweep.groups[group]),
+            **sweep.about(group),
             "quantity": key,
             "step": point.step,
             **vars(point.value),

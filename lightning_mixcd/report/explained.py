@@ -1,14 +1,21 @@
-"""What finetuned predictions come from: the pretrain samples that support and that oppose them most."""
+"""What finetuned predictions come from: the pretrain samples that support and that oppose them most.
 
+As a table, and as one HTML page that needs nothing but itself.
+"""
+
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.image import imsave
 
 from lightning_mixcd.report.picture import Value
+from lightning_mixcd.report.rendering import part, render
 
-__all__ = ["Explanation", "Sample", "table"]
+__all__ = ["Explanation", "Sample", "explained_page", "table"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +77,41 @@ def table(explanations: Sequence[Explanation]) -> list[dict[str, Value]]:
         for side, samples in (("supports", explanation.supporting), ("opposes", explanation.opposing))
         for rank, sample in enumerate(samples, start=1)
     ]
+
+
+def explained_page(
+    title: str, explanations: Sequence[Explanation], settings: Mapping[str, object], notes: Sequence[str] = ()
+) -> str:
+    """Write the page.
+
+    Args:
+        title: Its title.
+        explanations: What is shown, a section each.
+        settings: How it was made, name to value.
+        notes: What a reader has to mind.
+
+    Returns:
+        The HTML.
+    """
+    return render(
+        "explained.html",
+        title=title,
+        explanations=explanations,
+        settings=settings,
+        notes=notes,
+        fact=_fact,
+        png=_png,
+        style=part("page.css") + part("explained.css"),
+    )
+
+
+def _fact(value: Value) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _png(pixels: npt.NDArray[np.float64]) -> str:
+    file = io.BytesIO()
+    imsave(file, pixels, cmap="gray", vmin=0, vmax=1, format="png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

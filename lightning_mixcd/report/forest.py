@@ -15,8 +15,7 @@ from lightning_mixcd.report.tables import Row
 
 __all__ = ["cost", "gains", "gap"]
 
-INCH = 72.0
-HEAD, ROW, WIDTH = 0.6, 0.21, 6.5  # inches
+HEAD, ROW, WIDTH = 0.6, 0.21, 4.9  # inches
 
 
 class Column(NamedTuple):
@@ -110,19 +109,19 @@ def _units(row: Row) -> Interval:
 
 def _forest(sweep: Sweep, name: str, title: str, caption: str, columns: Sequence[Column]) -> Picture | None:
     shown = [row for row in sweep.rows if any(column.value(row) for column in columns)]
-    shown = sorted(shown, key=lambda row: _key(columns[0].value(row)))
+    shown.sort(key=lambda row: _key(columns[0].value(row)))
     if not shown:
         return None
     labels = [sweep.label((row.name, row.setting)) for row in shown]
     left = 0.3 + 0.076 * max(map(len, labels))
     height = HEAD + ROW * len(shown)
-    figure = Figure(figsize=(left + WIDTH - 1.6, height))
+    figure = Figure(figsize=(left + WIDTH, height))
     panels = figure.subplots(
         1,
         len(columns),
         squeeze=False,
         gridspec_kw={
-            "left": left / (left + WIDTH - 1.6),
+            "left": left / (left + WIDTH),
             "right": 0.98,
             "bottom": 0,
             "top": 1 - HEAD / height,
@@ -130,18 +129,12 @@ def _forest(sweep: Sweep, name: str, title: str, caption: str, columns: Sequence
         },
     )[0]
     rows = [_table_row(row, columns) for row in shown]
-    picture = Picture(name, title, caption, rows, figure, Stack(len(shown), ROW * INCH))
+    picture = Picture(name, title, caption, rows, figure, Stack(len(shown), ROW))
     for axes, column in zip(panels, columns, strict=True):
         _column(picture, axes, sweep, shown, column)
+    beside = panels[0].get_yaxis_transform()
     for place, (row, label) in enumerate(zip(shown, labels, strict=True)):
-        text = panels[0].text(
-            -0.02,
-            place,
-            label,
-            ha="right",
-            va="center",
-            transform=panels[0].get_yaxis_transform(),
-        )
+        text = panels[0].text(-0.02, place, label, ha="right", va="center", transform=beside)
         picture.mark(text, row.name, place=place)
     return picture
 

@@ -50,21 +50,19 @@ class Interval:
         return mean if self.low == self.high else f"{mean} [{low}, {high}]"
 
 
-def t_interval(values: Values) -> Interval | None:
+def t_interval(values: Values) -> Interval:
     """Return a mean with its t interval.
 
     Args:
-        values: One per seed, `(n,)`.
+        values: One per seed, at least one, `(n,)`.
 
     Returns:
-        The interval; None without values, of width 0 where they do not vary.
+        The interval; of width 0 where values do not vary.
 
     Example:
         >>> print(t_interval([0.1, 0.2, 0.3]))
         +20.0 [-4.8, +44.8]
     """
-    if len(values) == 0:
-        return None
     mean = float(np.mean(values))
     if len(values) == 1 or np.ptp(values) < 1e-12:
         return Interval(mean, mean, mean)
@@ -91,8 +89,7 @@ def fieller(numerators: Values, denominators: Values) -> Interval | None:
         (0.5, 0.5, 0.5)
     """
     n = len(numerators)
-    below = t_interval(denominators)
-    if n < 2 or below is None or below.low <= 0:
+    if n < 2 or t_interval(denominators).low <= 0:
         return None
     a, b = float(np.mean(numerators)), float(np.mean(denominators))
     (aa, ab), (_, bb) = stats.t.ppf(0.975, n - 1) ** 2 * np.cov(numerators, denominators) / n

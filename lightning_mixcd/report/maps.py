@@ -1,6 +1,5 @@
 """Bins over time: how much of each is thought to be lost, and how much of rehearsal goes there."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,13 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_mixcd.report.picture import Picture, Stack, Value, percent
-from lightning_mixcd.report.sweep import Group, Logged, Sweep
+from lightning_mixcd.report.sweep import Group, Sweep
 
-__all__ = ["RATE", "Floats", "by_bin", "damage_map", "rehearsed_map"]
+__all__ = ["RATE", "Floats", "damage_map", "rehearsed_map"]
 
 RATE, ROWS = "rehearsal/rate/", "rehearsal/rows/"
 MOST_STEPS = 60
-INCH = 72.0
 HEAD, PANEL, WIDTH = 0.7, 2.1, 6.5  # inches
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -33,22 +31,6 @@ class Over(NamedTuple):
     values: Floats
 
 
-def by_bin(log: Logged, prefix: str) -> tuple[Ints, Floats]:
-    """Return what a run logged of each bin.
-
-    Args:
-        log: What it logged.
-        prefix: What the names begin with.
-
-    Returns:
-        Steps, `(T,)`, and values, `(T, K)`; both empty if none was logged.
-    """
-    logged = [log[name] for name in sorted(log) if name.startswith(prefix)]
-    steps = sorted(set(logged[0]).intersection(*logged)) if logged else []
-    values = [[of_bin[step] for of_bin in logged] for step in steps]
-    return np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64)
-
-
 def damage_map(sweep: Sweep) -> Picture | None:
     """Draw the estimated damage rate of each bin over time, averaged over the seeds of a method.
 
@@ -63,8 +45,7 @@ def damage_map(sweep: Sweep) -> Picture | None:
         "more of the bin is thought to be lost. A method that finds structure has bins that differ; one "
         "scale holds for all panels."
     )
-    found = {group: _mean(sweep, group, RATE) for group in sweep.groups}
-    return _map(sweep, found, "rates", "Damage map", caption, ("rate", "estimated damage rate (%)"))
+    return _map(sweep, RATE, "rates", "Damage map", caption, ("rate", "estimated damage rate (%)"))
 
 
 def rehearsed_map(sweep: Sweep) -> Picture | None:
@@ -81,24 +62,24 @@ def rehearsed_map(sweep: Sweep) -> Picture | None:
         "the seeds of a method. At the start, when all bins are thought alike, that is how large they are; "
         "later, rehearsal should go where the damage map is bright. One scale holds for all panels."
     )
-    found = {group: _mean(sweep, group, ROWS) for group in sweep.groups}
     title = "What was rehearsed, by bin"
-    return _map(sweep, found, "rehearsed", title, caption, ("share", "share of the rehearsed samples (%)"))
+    return _map(sweep, ROWS, "rehearsed", title, caption, ("share", "share of the rehearsed samples (%)"))
 
 
-# At the steps that all seeds share, at most `MOST_STEPS` of them.
-def _mean(sweep: Sweep, group: Group, prefix: str) -> Over:
-    found = [by_bin(sweep.logs[run], prefix) for run in sweep.groups[group]]
-    found = [(steps, values) for steps, values in found if steps.size]
-    common = sorted({*found[0][0].tolist()}.intersection(*(s.tolist() for s, _ in found))) if found else []
-    if not common or len({values.shape[1] for _, values in found}) > 1:
-        return Over(np.empty(0, dtype=np.int64), np.empty((0, 0)))
+# At the steps that all seeds share, at most `MOST_STEPS` of them; None without any.
+def _mean(sweep: Sweep, group: Group, prefix: str) -> Over | None:
+    logs = [sweep.logs[run] for run in sweep.groups[group]]
+    runs = [[log[name] for name in sorted(log) if name.startswith(prefix)] for log in logs]
+    runs = [bins for bins in runs if bins]
+    common = sorted(set.intersection(*({*of_bin} for bins in runs for of_bin in bins))) if runs else []
+    if not common or len({len(bins) for bins in runs}) > 1:
+        return None
     picked: Ints = np.unique(np.linspace(0, len(common) - 1, MOST_STEPS).astype(np.int64))
     steps = np.array(common, dtype=np.int64)[picked]
-    values = np.array([of_run[np.searchsorted(own, steps)] for own, of_run in found])
+    values = np.array([[[of_bin[step] for of_bin in bins] for step in steps.tolist()] for bins in runs])
     if prefix == ROWS:
         steps, values = _between(steps, values)
-    return Over(steps, values.mean(axis=0))
+    return Over(steps, values.mean(axis=0)) if steps.size else None
 
 
 # Rows so far, `(S, T, K)`, as shares of the new ones, at the steps up to which every seed has some.
@@ -114,9 +95,9 @@ def _between(steps: Ints, rows: Floats) -> tuple[Ints, Floats]:
 
 
 def _map(
-    sweep: Sweep, found: Mapping[Group, Over], name: str, title: str, caption: str, value: tuple[str, str]
+    sweep: Sweep, prefix: str, name: str, title: str, caption: str, value: tuple[str, str]
 ) -> Picture | None:
-    found = {group: over for group, over in found.items() if over.steps.size}
+    found = {group: over for group in sweep.groups if (over := _mean(sweep, group, prefix)) is not None}
     if not found:
         return None
     height = HEAD + PANEL * len(found)
@@ -124,9 +105,7 @@ def _map(
     column, label = value
     rows: list[dict[str, Value]] = [
         {
-            "method": group[0],
-            "setting": str(group[1]),
-            "seeds": len(sweep.groups[group]),
+            **sweep.about(group),
             "bin": k,
             "step": int(step),
             column: float(over.values[t, k]),
@@ -135,7 +114,7 @@ def _map(
         for k in range(over.values.shape[1])
         for t, step in enumerate(over.steps)
     ]
-    picture = Picture(name, title, caption, rows, figure, Stack(len(found), PANEL * INCH))
+    picture = Picture(name, title, caption, rows, figure, Stack(len(found), PANEL))
     highest = max(float(over.values.max()) for over in found.values())
     for place, (group, over) in enumerate(found.items()):
         bottom = (height - HEAD - PANEL * (place + 1) + 0.5) / height

@@ -1,6 +1,6 @@
 """The report as one HTML page that needs nothing but itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lightning_mixcd.report.columns import columns
 from lightning_mixcd.report.configs import Configs
@@ -34,23 +34,13 @@ def page(sweep: Sweep, pictures: Sequence[Picture], configs: Configs) -> str:
         numbers=numbers,
         heads=[*texts],
         lines=list(zip(*texts.values(), strict=True)),
-        figures=[_figure(picture, numbers) for picture in pictures],
+        figures=[(picture, safe(inline_svg(picture, numbers))) for picture in pictures],
+        cell=_cell,
         configs=configs,
         labels={group: sweep.label(group) for group in configs.own},
         style=part("page.css"),
         script=part("page.js"),
     )
-
-
-def _figure(picture: Picture, numbers: Mapping[str, int]) -> dict[str, object]:
-    return {
-        "name": picture.name,
-        "title": picture.title,
-        "caption": picture.caption,
-        "svg": safe(inline_svg(picture, numbers)),
-        "heads": [*picture.rows[0]],
-        "rows": [(row["method"], [_cell(value) for value in row.values()]) for row in picture.rows],
-    }
 
 
 def _cell(value: Value) -> str:

@@ -34,9 +34,7 @@ def pareto(sweep: Sweep) -> Picture:
     points = {group: _point([sweep.records[run] for run in sweep.groups[group]]) for group in groups}
     rows: list[dict[str, Value]] = [
         {
-            "method": group[0],
-            "setting": str(group[1]),
-            "seeds": len(sweep.groups[group]),
+            **sweep.about(group),
             **dict(zip(COLUMNS, points[group].tolist(), strict=True)),
         }
         for group in groups
@@ -70,7 +68,7 @@ COLUMNS = tuple(f"{name}{end}" for name in ACCURACIES for end in ("", "_low", "_
 # New and prior accuracy, each as mean and both ends of its interval.
 def _point(runs: Sequence[Record]) -> Floats:
     intervals = [t_interval([getattr(run, name) for run in runs]) for name in ACCURACIES.values()]
-    return np.array([value for i in intervals if i is not None for value in (i.mean, i.low, i.high)])
+    return np.array([(i.mean, i.low, i.high) for i in intervals]).ravel()
 
 
 def _draw(

@@ -35,7 +35,7 @@ class Mark(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """Rows of one height below each other, in points; a page closes the gaps of those it hides.
+    """Rows of one height below each other, in inches; a page closes the gaps of those it hides.
 
     Args:
         n: Number of rows.

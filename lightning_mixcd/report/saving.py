@@ -61,8 +61,7 @@ def inline_svg(picture: Picture, methods: Mapping[str, int]) -> str:
         legend.set_visible(False)
     svg = io.StringIO()
     _save(picture, svg, "svg", transparent=True)
-    root = ElementTree.fromstring(svg.getvalue())  # noqa: S314 -- Matplotlib's, drawn right here
-    _plain(root)
+    root = _parsed(svg)
     for element in [*root.iter()]:
         mark = picture.marks.get(element.get("id", ""))
         if mark is not None:
@@ -79,7 +78,7 @@ def inline_svg(picture: Picture, methods: Mapping[str, int]) -> str:
     _drop_ids(root)
     root.attrib |= {"role": "group", "aria-label": picture.title, "tabindex": "0"}
     if picture.stack is not None:
-        root.attrib |= {"data-rows": str(picture.stack.n), "data-height": str(picture.stack.height)}
+        root.attrib |= {"data-rows": str(picture.stack.n), "data-height": str(72.0 * picture.stack.height)}
     return _text(root)
 
 
@@ -98,8 +97,7 @@ def key_svg(style: Style) -> str:
     figure.add_artist(line)
     with rc_context({**LOOK, "svg.hashsalt": "key"}):
         figure.savefig(svg, format="svg", transparent=True, metadata=NO_METADATA)
-    root = ElementTree.fromstring(svg.getvalue())  # noqa: S314 -- Matplotlib's, drawn right here
-    _plain(root)
+    root = _parsed(svg)
     _drop_ids(root)
     root.set("aria-hidden", "true")
     return _text(root)
@@ -124,7 +122,9 @@ def _text(root: ElementTree.Element) -> str:
     return re.sub(r"font-family: [^;]*;\s*", "", text)
 
 
-def _plain(root: ElementTree.Element) -> None:
+# Without namespaces and the style sheet; the page has its own.
+def _parsed(svg: io.StringIO) -> ElementTree.Element:
+    root = ElementTree.fromstring(svg.getvalue())  # noqa: S314 -- Matplotlib's, drawn right here
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         for name in [*element.attrib]:
@@ -133,6 +133,7 @@ def _plain(root: ElementTree.Element) -> None:
     for defs in root.findall("defs"):
         for sheet in defs.findall("style"):
             defs.remove(sheet)
+    return root
 
 
 # Ids that nothing refers to would be the same in all figures of a page.

@@ -76,6 +76,17 @@ class Sweep:
             return f"{counts[0]} to {counts[-1]} seeds"
         return f"{counts[0]} seed{'s' * (counts[0] > 1)}"
 
+    def about(self, group: Group) -> dict[str, str | int]:
+        """Say which runs a row of a figure's table is of.
+
+        Args:
+            group: Method and setting.
+
+        Returns:
+            The first columns of the row.
+        """
+        return {"method": group[0], "setting": str(group[1]), "seeds": len(self.groups[group])}
+
     def setting(self, setting: Setting) -> str:
         """Say how a method was set, as far as that varies in the sweep.
 

@@ -1,7 +1,7 @@
 """Methods side by side."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,8 +112,8 @@ class _Comparison:
             _mean(run.trainable_parameters for run in runs.values()),
             _mean(run.active_parameters for run in runs.values()),
             _slowdown(runs, self.plain),
-            t_interval([*gains.values()]),
-            t_interval([a.new_accuracy - b.new_accuracy for a, b in _pairs(runs, against)]),
+            _interval([*gains.values()]),
+            _interval([a.new_accuracy - b.new_accuracy for a, b in _pairs(runs, against)]),
             _ratio(gains, self.gains(oracle, setting)) if oracle else None,
             matched_gain(curve, against),
             matched_share(curve, self.curve(oracle, setting), against) if oracle else None,
@@ -147,13 +147,17 @@ def _pairs(runs: Runs, others: Runs) -> list[tuple[Record, Record]]:
     return [(runs[seed], others[seed]) for seed in sorted(runs.keys() & others.keys())]
 
 
+def _interval(values: Sequence[float]) -> Interval | None:
+    return t_interval(values) if values else None
+
+
 def _ratio(gains: Mapping[int, float], of: Mapping[int, float]) -> Interval | None:
     seeds = sorted(gains.keys() & of.keys())
     return fieller([gains[seed] for seed in seeds], [of[seed] for seed in seeds])
 
 
 def _slowdown(runs: Runs, plain: Runs) -> Interval | None:
-    logs = t_interval([math.log(a.seconds / b.seconds) for a, b in _pairs(runs, plain)])
+    logs = _interval([math.log(a.seconds / b.seconds) for a, b in _pairs(runs, plain)])
     return logs and Interval(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high))
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from lightning_mixcd.errors import check_whole
+
 __all__ = ["EveryNSteps"]
 
 
@@ -31,6 +33,7 @@ class EveryNSteps:
     last: int | None = None
 
     def __post_init__(self) -> None:
+        check_whole(n=self.n, first=self.first, last=0 if self.last is None else self.last)
         if self.n < 1:
             raise ValueError(f"`n` must be at least 1, got {self.n}. 1 rehearses at every step.")
         if self.last is not None and self.last <= self.first:

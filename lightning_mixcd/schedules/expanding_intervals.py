@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import count
 
+from lightning_mixcd.errors import check_whole
 from lightning_mixcd.schedules._days import review_day
 
 __all__ = ["ExpandingIntervals"]
@@ -32,6 +33,7 @@ class ExpandingIntervals:
     burst: int = 1
 
     def __post_init__(self) -> None:
+        check_whole(day=self.day, burst=self.burst)
         if self.day < 1:
             raise ValueError(f"`day` must be at least 1 optimizer step, got {self.day}.")
         if self.burst < 1:

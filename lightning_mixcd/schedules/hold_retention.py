@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_number
 from lightning_mixcd.schedules._delayed import Delayed
 from lightning_mixcd.schedules.base import AdaptiveSchedule
 
@@ -48,6 +49,7 @@ class HoldRetention(AdaptiveSchedule):
     def __init__(
         self, target: float = 0.95, *, gain: float = 1.0, least: float = 0.1, most: float = 1.0
     ) -> None:
+        check_number(target=target, gain=gain, least=least, most=most)
         if not 0 < target < 1:
             raise ValueError(f"`target` must be a share above 0 and below 1, got {target}.")
         if not gain > 0:

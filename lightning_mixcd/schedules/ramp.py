@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from lightning_mixcd.errors import check_number, check_whole
+
 __all__ = ["Ramp"]
 
 
@@ -33,6 +35,8 @@ class Ramp:
     shape: str = "linear"
 
     def __post_init__(self) -> None:
+        check_whole(steps=self.steps, first=self.first)
+        check_number(start=self.start, end=self.end)
         if self.steps < 1:
             raise ValueError(f"`steps` must be at least 1 optimizer step, got {self.steps}.")
         for name, share in (("start", self.start), ("end", self.end)):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_whole
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._binned import some_correct
 from lightning_mixcd.strategies._needs import given, losses_of
@@ -37,6 +38,7 @@ class RecordStrategy(Strategy):
     def __init__(self, source: Source, *, every_n_steps: int, correct_only: bool) -> None:
         if source not in self.sources:
             raise ValueError(f"`source` must be one of {list(self.sources)}, got {source!r}.")
+        check_whole(every_n_steps=every_n_steps)
         if every_n_steps < 1:
             raise ValueError(f"`every_n_steps` must be at least 1, got {every_n_steps}. The default is 100.")
         self.source, self.correct_only = source, correct_only
@@ -48,9 +50,9 @@ class RecordStrategy(Strategy):
     def recorded(self, ledger: Ledger) -> Records:
         """Return what the ledger says of each sample, `(N,)`."""
 
-    @abstractmethod
     def seen(self, probe: PoolProbe, index: Tensor) -> Tensor:
-        """Return what the model says of these samples now, `(n,)`."""
+        """Return what the model says of these samples now, by default their losses, `(n,)`."""
+        return probe.losses(index)
 
     @override
     def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import CaptureError
+from lightning_mixcd.errors import CaptureError, check_whole
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.protocols import ModelLook, Seen
 from lightning_mixcd.strategies._uniform import Uniform
@@ -69,6 +69,7 @@ class Screening(Strategy):
                 f"{type(source).__name__}. It would learn from what {name} has selected; pass Uniform(), "
                 "UniformCorrect() or ClassBalanced()."
             )
+        check_whole(candidates_per_row=candidates_per_row)
         if candidates_per_row < 2:
             raise ValueError(
                 f"`candidates_per_row` must be at least 2, got {candidates_per_row}. "

@@ -131,7 +131,10 @@ class Strategy(ABC):
         Returns:
             Pool indices, distinct within each draw, int64 on the CPU, `(D, n)`.
         """
-        return torch.stack([self.select(n, signal=signal, generator=generator) for _ in range(n_draws)])
+        draws = [self.select(n, signal=signal, generator=generator) for _ in range(n_draws)]
+        for index in draws:
+            self._check_kind("select", index, (n,))
+        return torch.stack(draws)
 
     def draw(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:
         """Choose the samples of one draw: `draw_round` for a round of one.
@@ -174,13 +177,24 @@ class Strategy(ABC):
                 "own says in `setup` how many these are: self.n_available = n_pool."
             )
         index = self.select_round(n_draws, n, signal=signal, generator=generator)
-        n_distinct = min(len(set(draw)) for draw in index.flatten(1).tolist())
-        if index.dtype != torch.int64 or index.shape != (n_draws, n) or n_distinct != n:
+        self._check_kind("select_round", index, (n_draws, n))
+        n_distinct = min(len(set(draw)) for draw in index.tolist())
+        if n_distinct != n:
             raise ValueError(
-                f"`{name}.select` must return {n} distinct pool indices as int64 of shape ({n},), got "
-                f"{index.dtype} of shape {tuple(index.shape[1:])} with {n_distinct} distinct values."
+                f"`{name}.select` must return {n} distinct pool indices, got {n_distinct} distinct ones."
             )
         return index
+
+    def _check_kind(self, method: str, index: object, shape: tuple[int, ...]) -> None:
+        got = f"a {type(index).__name__}"
+        if isinstance(index, Tensor):
+            if index.dtype == torch.int64 and index.shape == shape and index.device.type == "cpu":
+                return
+            got = f"{index.dtype} of shape {tuple(index.shape)} on {index.device}"
+        raise ValueError(
+            f"`{type(self).__name__}.{method}` must return pool indices as an int64 tensor of shape {shape} "
+            f"on the CPU, got {got}. Return for example torch.tensor(index), or x.topk(n).indices.cpu()."
+        )
 
     def context(self, index: Tensor) -> Mapping[str, Tensor]:  # noqa: ARG002 -- there is nothing to know
         """Look up, on the host, what `tally` will need to know about drawn samples on the device.
@@ -239,7 +253,7 @@ class Strategy(ABC):
         """
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what was learnt, for a checkpoint."""
+        """Return what was learnt, for a checkpoint; names and shapes stay the same from `setup` on."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027 -- may be left as it is

@@ -33,6 +33,10 @@ class ClassBalanced(BinnedStrategy):
     needs_ledger = True
 
     def __init__(self, partition: Partition | None = None) -> None:
+        if not isinstance(partition, Partition | None):
+            raise TypeError(
+                f"`partition` must be a `Partition`, got {partition!r}. Pass for example ByLabel()."
+            )
         self.partition = partition or ByLabel()
         self._partition_given = partition is not None
 

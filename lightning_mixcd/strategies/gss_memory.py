@@ -3,15 +3,16 @@
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import normalize
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_whole
 from lightning_mixcd.functional._chunks import chunks
 from lightning_mixcd.ledger.columns import Array
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._last_layer import LastLayerGradients
 from lightning_mixcd.strategies._memory import MemoryStrategy
 from lightning_mixcd.strategies._needs import column_of
-from lightning_mixcd.strategies._vectors import unit
 
 __all__ = ["GSSMemory", "gradient_factors"]
 
@@ -54,6 +55,7 @@ class GSSMemory(MemoryStrategy):
 
     def __init__(self, memory_size: int, *, compared: int = 10) -> None:
         super().__init__(memory_size)
+        check_whole(compared=compared)
         if compared < 1:
             raise ValueError(f"`compared` must be at least 1, got {compared}. The default is 10.")
         self.compared = compared
@@ -119,4 +121,4 @@ def gradient_factors(logits: Array, features: Array, label: Array) -> tuple[Arra
     """
     z, h = (torch.from_numpy(rows.astype(np.float64)) for rows in (logits, features))
     found = LastLayerGradients.of(z, torch.from_numpy(label.astype(np.int64)), h, bias=True)
-    return unit(found.errors.numpy()), unit(found.inputs.numpy())
+    return normalize(found.errors).numpy(), normalize(found.inputs).numpy()

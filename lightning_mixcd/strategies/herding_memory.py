@@ -2,6 +2,8 @@
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn.functional import normalize
 from typing_extensions import override
 
 from lightning_mixcd.ledger.columns import Array
@@ -9,7 +11,6 @@ from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import ByLabel
 from lightning_mixcd.strategies._memory import MemoryStrategy, quotas
 from lightning_mixcd.strategies._needs import column_of
-from lightning_mixcd.strategies._vectors import unit
 
 __all__ = ["HerdingMemory", "herd"]
 
@@ -28,7 +29,6 @@ class HerdingMemory(MemoryStrategy):
         ValueError: If `memory_size` is out of range, or the ledger has no `label` or no `features` column.
 
     Example:
-        >>> import torch
         >>> features = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]
         >>> ledger = Ledger.from_arrays([True] * 3, [0.1] * 3, label=[0, 0, 0], features=features)
         >>> strategy = HerdingMemory(1)
@@ -66,7 +66,7 @@ def herd(features: Array, n: int) -> npt.NDArray[np.int64]:
         >>> herd(np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), 2)
         array([1, 2])
     """
-    rows = unit(features)
+    rows = normalize(torch.from_numpy(features.astype(np.float64))).numpy()
     mean, squares = rows.mean(axis=0), np.square(rows).sum(axis=1)
     open_, missing, picked = np.ones(len(rows), dtype=bool), np.zeros_like(mean), []
     for _ in range(n):

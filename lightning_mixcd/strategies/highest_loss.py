@@ -1,12 +1,10 @@
 """Rehearse what has the highest loss."""
 
-from torch import Tensor
 from typing_extensions import override
 
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._candidates import HardestFirst
 from lightning_mixcd.strategies._recorded import Records
-from lightning_mixcd.strategies.base import PoolProbe
 
 __all__ = ["HighestLoss"]
 
@@ -41,7 +39,3 @@ class HighestLoss(HardestFirst):
     @override
     def recorded(self, ledger: Ledger) -> Records:
         return ledger.loss
-
-    @override
-    def seen(self, probe: PoolProbe, index: Tensor) -> Tensor:
-        return probe.losses(index)

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_number
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._recorded import Records, RecordStrategy, Source
 from lightning_mixcd.strategies._weighted import Weighted
-from lightning_mixcd.strategies.base import PoolProbe
 
 __all__ = ["LossProportional"]
 
@@ -44,6 +44,7 @@ class LossProportional(RecordStrategy):
         floor: float = 0.05,
     ) -> None:
         super().__init__(source, every_n_steps=every_n_steps, correct_only=correct_only)
+        check_number(floor=floor)
         if not 0 <= floor <= 1:
             raise ValueError(f"`floor` must be a share in [0, 1], got {floor}. The default is 0.05.")
         self.floor = floor
@@ -56,10 +57,6 @@ class LossProportional(RecordStrategy):
     @override
     def recorded(self, ledger: Ledger) -> Records:
         return ledger.loss
-
-    @override
-    def seen(self, probe: PoolProbe, index: Tensor) -> Tensor:
-        return probe.losses(index)
 
     @override
     def select(self, n: int, *, signal: Tensor | None, generator: torch.Generator) -> Tensor:

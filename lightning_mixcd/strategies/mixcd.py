@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_number
 from lightning_mixcd.estimators import DecayedBeta, Estimator
 from lightning_mixcd.functional._chunks import Bins, bin_dtype
 from lightning_mixcd.functional.collateral import Rule, bin_counts, bin_probabilities
@@ -68,6 +69,7 @@ class MixCD(BinnedStrategy):
     ) -> None:
         if rule not in ("density", "rate"):
             raise ValueError(f'`rule` must be "density" or "rate", got {rule!r}.')
+        check_number(floor=floor, wrong_share=wrong_share)
         if not 0 <= floor <= 1:
             raise ValueError(f"`floor` must be a share in [0, 1], got {floor}. The default is 0.05.")
         if not 0 <= wrong_share < 1:

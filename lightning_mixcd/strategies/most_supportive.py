@@ -1,13 +1,11 @@
 """Rehearse what the finetuned model's predictions were found to come from."""
 
 import numpy as np
-from torch import Tensor
 from typing_extensions import override
 
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._candidates import HardestFirst
 from lightning_mixcd.strategies._recorded import Records
-from lightning_mixcd.strategies.base import PoolProbe
 
 __all__ = ["MostSupportive"]
 
@@ -57,7 +55,3 @@ class MostSupportive(HardestFirst):
                 f"{scores.dtype} and shape {scores.shape}, or holds NaN. Make them with `influence`."
             )
         return -scores
-
-    @override
-    def seen(self, probe: PoolProbe, index: Tensor) -> Tensor:
-        raise NotImplementedError("Influence comes from the ledger alone.")

@@ -31,6 +31,14 @@ def _check_resume(case: Case) -> None:
         "`state_dict`, and what draws leave behind into `draw_state`.",
     )
     require(same(learnt, at_save), f"{case.name} must not change in place what `state_dict` returned.")
+    first, now = (
+        {key: value.shape for key, value in state.items()} for state in (case.start().state_dict(), learnt)
+    )
+    require(
+        first == now,
+        f"`{case.name}.state_dict` must hold the same names and shapes from `setup` on, else a checkpoint is "
+        f"taken for one of other options, got {first} and then {now}.",
+    )
 
 
 def _check_signal(case: Case) -> None:

@@ -53,8 +53,8 @@ def _counts(k: int, update: int) -> tuple[Tensor, Tensor]:
     return damaged.float(), seen.float()
 
 
-def _run(estimator: Estimator, k: int, first: int = 0, n_updates: int = 4) -> None:
-    for update in range(first, first + n_updates):
+def _run(estimator: Estimator, k: int, first: int = 0) -> None:
+    for update in range(first, first + 4):
         estimator.update(*_counts(k, update), steps=0.5)
 
 

@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_whole
+
 __all__ = ["HeadFirst"]
 
 
@@ -37,6 +39,7 @@ class HeadFirst(Callback):
     """
 
     def __init__(self, head: str, *, steps: int) -> None:
+        check_whole(steps=steps)
         if steps < 1:
             raise ValueError(
                 f"`steps` must be at least 1 optimizer step, got {steps}. Leave the callback out."

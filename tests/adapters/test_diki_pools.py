@@ -8,7 +8,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel, GPT2Config, GPT2LMHeadModel, T5Config, T5Model
 
 from lightning_mixcd.adapters._diki_pools import TaskPools
-from lightning_mixcd.adapters._diki_towers import attention_modules, towers
+from lightning_mixcd.adapters._diki_towers import towers
 from tests.adapters.encoders import bert, clip, images, texts, vit
 
 INPUTS = {
@@ -184,21 +184,7 @@ def test_vote_takes_the_task_of_most(learnt):
     assert (branch.weight[:3] < 0.1).all()
 
 
-def test_forced_task_is_the_one_of_training(learnt):
-    x = images(5)[0]
-    learnt.pools.forced = "one"
-    found = learnt(x).logits
-    learnt.pools.train()
-    assert torch.equal(learnt(x).logits, found)
-    learnt.pools.eval()
-    learnt.pools.forced = "zero"
-    assert not torch.allclose(learnt(x).logits, found)
-    learnt.pools.forced = "two"
-    with pytest.raises(ValueError, match=r"task that was learnt, got 'two'\. There are \['zero', 'one'\]"):
-        learnt(x)
-
-
-def test_training_mode_asks_no_gate(learnt):
+def test_forced_task_is_the_one_of_training_which_asks_no_gate(learnt):
     # Rows of an earlier task and rows far from all, as rehearsed ones may be, go through the newest task's
     # branch with weight 1, at one forward.
     x = torch.cat([images(3, kind=0)[0], 100 * images(4, kind=2, seed=3)[0]])
@@ -211,6 +197,11 @@ def test_training_mode_asks_no_gate(learnt):
     learnt.pools.eval()
     learnt.pools.forced = "one"
     assert torch.equal(learnt(x).logits, found)
+    learnt.pools.forced = "zero"
+    assert not torch.allclose(learnt(x).logits, found)
+    learnt.pools.forced = "two"
+    with pytest.raises(ValueError, match=r"task that was learnt, got 'two'\. There are \['zero', 'one'\]"):
+        learnt(x)
 
 
 def test_earlier_tasks_stay_as_they_were(learnt):
@@ -267,11 +258,7 @@ def test_copies_stand_for_themselves(learnt):
 def test_first_layers_get_a_branch_and_no_more():
     model = vit()
     pools = pools_of(model, layers=2)
-    assert [bool(getattr(part, "_diki_branch", None)) for part in attention_modules(model).values()] == [
-        True,
-        True,
-        False,
-    ]
+    assert [hasattr(part, "_diki_branch") for part in towers(model)["vit"]] == [True, True, False]
     assert len(pools.branches) == 2
     assert len(pools_of(vit(), layers=8).branches) == 3
 

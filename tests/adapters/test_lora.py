@@ -236,14 +236,15 @@ def test_bad_arguments_are_refused(settings, rule):
 
 
 def odd():
-    tied = nn.Linear(4, 4)
+    tied, inner = nn.Linear(4, 4), nn.Linear(4, 4)
+    inner.weight = tied.weight
     return Around(
         nn.ModuleDict({
             "norm": nn.LayerNorm(4),
             "attention": nn.MultiheadAttention(4, 2),
             "grouped": nn.Conv2d(4, 4, 3, groups=2),
             "tied": tied,
-            "tied_too": nn.ModuleDict({"inner": nn.Linear(4, 4)}),
+            "tied_too": nn.ModuleDict({"inner": inner}),
             "good": nn.Linear(4, 4),
             "head": nn.Linear(4, 2),
         })
@@ -264,10 +265,8 @@ def odd():
     ],
 )
 def test_layers_that_cannot_be_adapted_are_named(settings, rule):
-    module = odd()
-    module.net["tied_too"]["inner"].weight = module.net["tied"].weight
     with pytest.raises(ValueError, match=rule):
-        LoRA(**settings).setup(None, module, "fit")
+        LoRA(**settings).setup(None, odd(), "fit")
 
 
 def test_module_without_layers_yet_is_told_why():

@@ -1,14 +1,12 @@
 """`adapter=...`: a run with an adapter leaves a record and a module like any other."""
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 
-from lightning_mixcd.app.conf import conf_dir
-from lightning_mixcd.app.train import train
+from lightning_mixcd.app.finetune import train
 from lightning_mixcd.report.records import read_records
+from tests.app.composing import composed
 
-SHORT = ["strategy=uniform", "base.max_epochs=1", "trainer.max_epochs=1", "trainer=cpu", "wise_ft=[0]"]
+SHORT = ["strategy=uniform", "base.max_epochs=1", "trainer.max_epochs=1", "wise_ft=[0]"]
 ADAPTERS = ["none", "selective_lora"]
 HEAD, LAYER, BLOCK = 64 * 10 + 10, 64 * 64 + 64, 8 * (64 + 64)
 
@@ -17,13 +15,7 @@ HEAD, LAYER, BLOCK = 64 * 10 + 10, 64 * 64 + 64, 8 * (64 + 64)
 def records(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for adapter in ADAPTERS:
-        given = [f"adapter={adapter}", f"base_dir={folder}/base", *SHORT, "trainer.enable_progress_bar=false"]
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
-            given += [f"hydra.runtime.output_dir={folder}/{adapter}"]
-            config = compose("train", given, return_hydra_config=True)
-        HydraConfig.instance().set_config(config)
-        config.logger.save_dir = f"{folder}/{adapter}"
-        train(config)
+        train(composed(folder / adapter, f"adapter={adapter}", *SHORT))
     found = read_records(folder)
     return {(path.relative_to(folder).parts[0], record.alpha): record for path, record in found.items()}
 

@@ -5,24 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from lightning_mixcd.app import base
-from lightning_mixcd.app.conf import conf_dir, make
+from lightning_mixcd.app.conf import make
 from lightning_mixcd.ledger import Ledger
+from tests.app.composing import composed
 
 
 @pytest.fixture
 def config(tmp_path):
-    overrides = [
-        f"base_dir={tmp_path}",
-        "trainer=cpu",
-        "base.max_epochs=1",
-        "trainer.enable_progress_bar=false",
-    ]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return compose("train", overrides)
+    return composed(tmp_path / "run", "base.max_epochs=1")
 
 
 def test_interrupted_recording_does_not_train_again(config, monkeypatch):

@@ -6,40 +6,26 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback, Trainer, seed_everything
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 from torch.utils.data import ConcatDataset
 
 from lightning_mixcd import Pool, RehearsalCallback, RehearsalDataModule, record_ledger
-from lightning_mixcd.app import chain, train
-from lightning_mixcd.app.conf import conf_dir, make
+from lightning_mixcd.app import chain, finetune
+from lightning_mixcd.app.conf import make
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.chains import read_chains
 from lightning_mixcd.tasks import digits_pairing, digits_task, mlp
+from tests.app.composing import composed
 from tests.toys import QUIET
 
 NAMES = ["upright", "turned_90", "turned_180"]
-SHORT = [
-    "base.max_epochs=2",
-    "trainer.max_epochs=3",
-    "trainer.enable_progress_bar=false",
-    "~stages.turned_270",
-]
+SHORT = ["experiment=chain", "base.max_epochs=2", "trainer.max_epochs=3", "~stages.turned_270"]
 
 
 def chained(folder, *overrides):
-    """The configuration of a run in a folder, as Hydra hands it to the app."""
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        given = [f"base_dir={folder}/base", f"hydra.runtime.output_dir={folder}/run", *SHORT, *overrides]
-        config = compose("train", ["experiment=chain", *given], return_hydra_config=True)
     (folder / "run").mkdir(exist_ok=True)
-    HydraConfig.instance().set_config(config)
-    config = config.copy()
-    with open_dict(config):
-        del config["hydra"]
-    return config
+    return composed(folder / "run", *SHORT, *overrides)
 
 
 def weights_after(folder, k):
@@ -249,6 +235,6 @@ def test_chain_resumes_behind_a_stage_that_left_an_adapter_in_the_module(tmp_pat
 def test_pools_are_fetched_as_configured(tmp_path):
     config, tasks = chained(tmp_path, "num_workers=2", "lag=12"), {"upright": digits_task()}
     of_chain, _ = chain._pool(config, tasks, 1)
-    of_run = train._data(config, digits_pairing(), tmp_path / "base.ledger").pool
+    of_run = finetune._data(config, digits_pairing(), tmp_path / "base.ledger").pool
 
     assert [(pool.num_workers, pool.lag) for pool in (of_chain, of_run)] == [(2, 12)] * 2

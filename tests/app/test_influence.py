@@ -8,42 +8,30 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 from torch.func import functional_call, grad, hessian, vmap
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 from lightning_mixcd.app import finished_run
 from lightning_mixcd.app.conf import conf_dir
+from lightning_mixcd.app.finetune import train
 from lightning_mixcd.app.finished_run import load_run
 from lightning_mixcd.app.influence import explain, main
-from lightning_mixcd.app.train import train
 from lightning_mixcd.errors import CaptureError, LedgerError
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.tasks import Pairing, TensorDataModule
+from tests.app.composing import composed
 from tests.toys import QUIET
 
 ALPHA, DAMPING = 0.02, 1e-2
-SMALL = [
-    "+model.width=4",
-    "base.max_epochs=3",
-    "trainer.max_epochs=4",
-    "trainer=cpu",
-    "trainer.enable_progress_bar=false",
-]
+SMALL = ["+model.width=4", "base.max_epochs=3", "trainer.max_epochs=4"]
 
 
 def trained(folder, name, *overrides):
     """Run `mixcd-train` in this process; return its record."""
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        given = [f"base_dir={folder}/base", f"hydra.runtime.output_dir={folder}/{name}", *SMALL, *overrides]
-        config = compose("train", given, return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
-    config = config.copy()
-    with open_dict(config):
-        del config["hydra"]
+    config = composed(folder / name, *SMALL, *overrides)
     (folder / name / ".hydra").mkdir(parents=True)
     # Paths are resolved, as they do not depend on Hydra's run.
     config.logger.save_dir = f"{folder}/{name}"

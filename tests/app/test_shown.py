@@ -1,4 +1,4 @@
-from types import SimpleNamespace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,8 +20,9 @@ class Words:
 
 
 def padded(samples):
-    collate = SimpleNamespace(tokenizer=Words())
-    return Pool(samples, collate_fn=collate)
+    collate_fn = partial(list)
+    collate_fn.tokenizer = Words()
+    return Pool(samples, collate_fn=collate_fn)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def two_heads():
 
 
 def test_what_both_tasks_go_through_is_the_embedding():
-    stages = RunStages.of(run_of(two_heads), alpha=1.0, solver=Exact(1e-3))
+    stages = RunStages(run_of(two_heads), alpha=1.0, solver=Exact(1e-3))
     trunk = ["trunk.1.weight", "trunk.1.bias"]
     assert [*stages.base.parameters()] == [*trunk, "heads.prior.weight", "heads.prior.bias"]
     assert [*stages.finetuned.parameters()] == [*trunk, "heads.new.weight", "heads.new.bias"]
@@ -46,9 +46,10 @@ def test_each_task_is_asked_by_its_own_step(task):
     x, y = run.val[task].dataset.tensors
     with torch.no_grad():
         losses = torch.nn.functional.cross_entropy(run.finetuned(x, task), y, reduction="none").numpy()
-    np.testing.assert_allclose(queries.after.loss, losses[queries.index], rtol=1e-5)
-    stages = RunStages.of(run, alpha=1.0, solver=Exact(1e-3))
-    assert score_pool(stages.base, stages.direction(queries), progress=False).any()
+    index = [query.index for query in queries]
+    np.testing.assert_allclose([query.after.loss for query in queries], losses[index], rtol=1e-5)
+    stages = RunStages(run, alpha=1.0, solver=Exact(1e-3))
+    assert score_pool(stages.base, stages.direction(task, index), progress=False).any()
 
 
 def test_solver_goes_by_size():

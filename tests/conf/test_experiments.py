@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from lightning_mixcd import Ledger
 from lightning_mixcd.app.conf import conf_dir, make
-from lightning_mixcd.app.train import train
+from lightning_mixcd.app.finetune import train
 from lightning_mixcd.report.records import METRICS
 from lightning_mixcd.tasks import embedded_text
 

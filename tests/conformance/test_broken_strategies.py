@@ -264,6 +264,14 @@ class StateForgotten(Good):
         pass
 
 
+@caught_by(
+    r"`GrowingState\.state_dict` must hold the same names and shapes from `setup` on, .* got \{'wrong'"
+)
+class GrowingState(Good):
+    def state_dict(self):
+        return {"wrong": self.wrong} | ({"more": self.wrong + 1} if self.wrong.any() else {})
+
+
 @caught_by(r"PickledState's state must load with `torch\.load\(weights_only=True\)`: keep tensors")
 class PickledState(Good):
     def state_dict(self):

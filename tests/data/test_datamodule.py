@@ -206,11 +206,29 @@ def test_state_of_the_users_datamodule_is_saved_and_loaded(tmp_path):
             assert ("load_state_dict", {"called": 3}) in again.called
 
 
+def test_another_order_is_refused_amid_a_run_only(tmp_path):
+    def fit(order_seed, n_epochs, **given):
+        data = RehearsalDataModule(
+            Finetune(), pool(), order_seed=order_seed, prior_val=DataLoader(pool(), 60)
+        )
+        bench, module = trainer(RehearsalCallback(Uniform()), max_epochs=n_epochs), Toy()
+        bench.fit(module, datamodule=data, **given)
+        bench.save_checkpoint(tmp_path / f"{order_seed}.ckpt")
+        return bench, module, data
+
+    bench, module, data = fit(3, 1)
+    for other in (4, None):
+        with pytest.raises(ValueError, match=rf"`order_seed` must be .*, 3, got {other}.* Pass order_seed=3"):
+            fit(other, 2, ckpt_path=tmp_path / "3.ckpt")
+    fit(None, 1)
+    fit(4, 2, ckpt_path=tmp_path / "None.ckpt")
+    bench.validate(module, datamodule=data, ckpt_path=tmp_path / "4.ckpt", verbose=False)
+
+
 @pytest.mark.parametrize("mix_ratio", [0, 17])
 def test_mix_ratio_out_of_range_is_refused(mix_ratio):
-    data = RehearsalDataModule(Finetune(), pool(), mix_ratio=mix_ratio)
     with pytest.raises(ValueError, match="`mix_ratio` must be above 0 and at most 16"):
-        run(RehearsalCallback(Uniform()), data)
+        RehearsalDataModule(Finetune(), pool(), mix_ratio=mix_ratio)
 
 
 def test_loader_that_cannot_resume_is_refused_where_it_must():

@@ -65,7 +65,10 @@ def test_loader_is_refused():
     ],
 )
 def test_the_collators_tokenizer_says_what_pads(tokenizer, given, known):
-    collator = SimpleNamespace(tokenizer=SimpleNamespace(get_vocab=dict, **tokenizer))
+    def collator(samples):
+        return samples
+
+    collator.tokenizer = SimpleNamespace(get_vocab=dict, **tokenizer)
     assert Pool([1], collate_fn=collator, pad_values=given).known_pad_values == known
     assert Pool([1], pad_values=given).known_pad_values == (given or {})
 

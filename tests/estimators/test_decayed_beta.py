@@ -48,27 +48,11 @@ def test_after_one_halflife_an_observation_counts_half():
     assert estimator.rates().item() == pytest.approx(5 / 6)
 
 
-def test_two_half_steps_are_one_step():
-    halves, whole = started(7.0), started(7.0)
-    for estimator in (halves, whole):
-        learn(estimator, [(0, True), (1, False), (1, True)])
-    learn(halves, [], steps=0.5)
-    learn(halves, [(2, True)], steps=0.5)
-    learn(whole, [(2, True)], steps=1)
-    assert torch.allclose(halves.rates(), whole.rates(), rtol=1e-6)
-
-
 def test_without_fading_it_counts_since_the_start():
     estimator = started(math.inf)
     for _ in range(5):
         learn(estimator, [(0, True), (0, False), (0, False), (1, True)], steps=1000)
     assert estimator.rates().tolist() == pytest.approx([6 / 17, 6 / 7, 1 / 2])
-
-
-def test_a_bin_that_was_not_seen_has_the_rate_of_the_prior():
-    estimator = started(a=1.0, b=3.0)
-    learn(estimator, [(0, True)])
-    assert estimator.rates()[1:].tolist() == [0.25, 0.25]
 
 
 def test_a_bin_seen_long_ago_returns_to_the_prior():
@@ -77,16 +61,6 @@ def test_a_bin_seen_long_ago_returns_to_the_prior():
     low = estimator.rates().item()
     learn(estimator, [], steps=200, n_bins=1)
     assert low < 0.01 < 0.49 < estimator.rates().item() <= 0.5
-
-
-def test_planted_damage_is_found_within_its_interval():
-    planted, rows = torch.tensor([0.02, 0.1, 0.5, 0.9]), 50
-    estimator, generator = started(math.inf, n_bins=4), torch.Generator().manual_seed(0)
-    for _ in range(40):
-        damaged = torch.rand(4, rows, generator=generator) < planted[:, None]
-        estimator.update(damaged.sum(1).float(), torch.full((4,), float(rows)), steps=1)
-    deviation = (planted * (1 - planted) / (40 * rows)).sqrt()
-    assert ((estimator.rates() - planted).abs() < 4 * deviation + 2 / (40 * rows)).all()
 
 
 def test_moving_damage_is_followed():

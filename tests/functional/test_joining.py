@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
 from lightning_mixcd.errors import JoinError
-from lightning_mixcd.functional.joining import join, n_rows, take_rows
+from lightning_mixcd.functional.joining import join, n_rows, split_rows, take_rows
 
 
 class Pair(NamedTuple):
@@ -115,6 +115,14 @@ class TestOracle:
         assert n_rows(joined) == n_finetune + n_pool
         assert_same(take_rows(joined, 0, n_finetune), finetune)
         assert_same(take_rows(joined, n_finetune, n_finetune + n_pool), pool)
+
+    @given(sample_makers(), st.integers(1, 5), st.integers(1, 6))
+    def test_splitting_is_taking_again_and_again(self, make, n, size):
+        batch = default_collate([(make(i), i) for i in range(n)])
+        parts = split_rows(batch, size)
+        assert [n_rows(part) for part in parts] == [len(range(n)[i : i + size]) for i in range(0, n, size)]
+        for part, start in zip(parts, range(0, n, size), strict=True):
+            assert_same(part, take_rows(batch, start, min(start + size, n)))
 
     @given(st.lists(st.integers(1, 5), min_size=2, max_size=6), st.data())
     def test_padding_is_pad_sequence(self, lengths, data):
@@ -328,9 +336,9 @@ class TestRefusals:
 
     def test_missing_and_surplus_keys_alone(self):
         less, more = {"in": {"x": torch.zeros(1)}}, {"in": {"x": torch.zeros(1), "y": torch.zeros(1)}}
-        with pytest.raises(JoinError, match=r'^batch\["in"\].*lacks \[\] and has \[\'y\'\] too many'):
+        with pytest.raises(JoinError, match=r'^batch\["in"\].*The pool batch has \[\'y\'\] too many'):
             join(less, more)
-        with pytest.raises(JoinError, match=r'^batch\["in"\].*lacks \[\'y\'\] and has \[\] too many'):
+        with pytest.raises(JoinError, match=r'^batch\["in"\].*lacks \[\'y\'\]\. Make'):
             join(more, less)
 
     def test_other_length_of_tuple(self):

@@ -7,7 +7,7 @@ import pytest
 
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.ledger.documents import read_document, write_document
-from lightning_mixcd.ledger.header import HEADER, read_header, verify_columns
+from lightning_mixcd.ledger.header import HEADER, read_header
 from tests.ledger.cases import SIZE, record
 
 
@@ -25,26 +25,6 @@ def test_the_header_is_readable_by_other_tools(path):
     assert header["columns"]["features"]["shape"] == [SIZE, 2]
     for name, column in header["columns"].items():
         assert column["sha256"] == hashlib.sha256((path / f"{name}.npy").read_bytes()).hexdigest()
-
-
-def test_sound_columns_verify(path):
-    verify_columns(path, read_header(path))
-
-
-def test_a_missing_column_is_named(path):
-    (path / "label.npy").unlink()
-    with pytest.raises(LedgerError, match=r"label\.npy` is damaged: the file is missing"):
-        verify_columns(path, read_header(path))
-
-
-def test_a_changed_column_is_named(path):
-    content = bytearray((path / "features.npy").read_bytes())
-    content[-1] ^= 1
-    (path / "features.npy").write_bytes(content)
-    with pytest.raises(
-        LedgerError, match=r"features\.npy` is damaged: its content does not match its checksum"
-    ):
-        verify_columns(path, read_header(path))
 
 
 @pytest.mark.parametrize("key", ["forwards", "columns.loss.sha256"])

@@ -3,8 +3,10 @@
 from functools import cache
 
 import torch
+from torch.utils.data import DataLoader
 
-from tests.toys import N_FEATURES, POOL_IDS, base_state, finetune, ledger, network, pool
+from lightning_mixcd import Pool, RehearsalCallback, Uniform
+from tests.toys import N_FEATURES, POOL_IDS, Toy, base_state, finetune, ledger, network, pool, trainer
 
 
 def base_net():
@@ -29,6 +31,20 @@ def ledger_with_logits():
 def full_ledger():
     """The base model's record of the pool, with the logits and the input of the head."""
     return ledger_with_logits().with_columns(features=base_outputs(base_net()[:-1]))
+
+
+def fit(penalties, strategy=None, *, mix_ratio=0.5, module=None, data=None, **settings):
+    """Train for an epoch of five batches; return the module and the callback."""
+    module = module or Toy()
+    callback = RehearsalCallback(
+        strategy or Uniform(),
+        pool=Pool(pool(), lag=1),
+        ledger=ledger_with_logits(),
+        mix_ratio=mix_ratio,
+        penalties=penalties,
+    )
+    trainer(callback, **settings).fit(module, DataLoader(data or finetune(), 8))
+    return module, callback
 
 
 def samples(ids):

@@ -3,32 +3,11 @@
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
 
-from lightning_mixcd import MixCD, Pool, RehearsalCallback, Uniform
-from lightning_mixcd.penalties import DER, Start
-from tests.penalties.replay import (
-    assert_same,
-    base_net,
-    gradient_of,
-    ledger_with_logits,
-    parted,
-    replay,
-)
-from tests.toys import Toy, finetune, pool, trainer, weights
-
-
-def fit(penalties, strategy=None, *, mix_ratio=0.5, module=None, data=None, rehearsed=None, **settings):
-    module = module or Toy()
-    callback = RehearsalCallback(
-        strategy or Uniform(),
-        pool=Pool(rehearsed or pool(), lag=1),
-        ledger=ledger_with_logits(),
-        mix_ratio=mix_ratio,
-        penalties=penalties,
-    )
-    trainer(callback, **settings).fit(module, DataLoader(data or finetune(), 8))
-    return module, callback
+from lightning_mixcd import MixCD, Uniform
+from lightning_mixcd.penalties import DER
+from tests.penalties.replay import assert_same, base_net, fit, gradient_of, parted, replay
+from tests.toys import finetune, weights
 
 
 def slow_loss(net, ids, *, alpha, beta):
@@ -111,10 +90,3 @@ def test_bf16_mixed():
 def test_bad_weights_are_refused(name, value):
     with pytest.raises(ValueError, match=rf"`{name}` must be a finite number from 0, got {value}"):
         DER(**{name: value})
-
-
-def test_strategy_must_rehearse():
-    with pytest.raises(
-        ValueError, match=r"`strategy` must rehearse, because DER acts on rehearsed rows.*Uniform"
-    ):
-        DER().setup(Start(Toy(), None, None, 60, None, rehearses=False))

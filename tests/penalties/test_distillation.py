@@ -8,25 +8,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from lightning_mixcd import Ledger, NoRehearsal, RehearsalCallback, Uniform
-from lightning_mixcd.penalties import Distillation, Start
-from tests.penalties.replay import (
-    assert_same,
-    base_net,
-    gradient_of,
-    ledger_with_logits,
-    parted,
-    replay,
-)
+from lightning_mixcd.penalties import Distillation
+from tests.penalties.replay import assert_same, base_net, fit, gradient_of, parted, replay
 from tests.toys import Toy, finetune, pool, trainer, weights
-
-
-def fit(penalty, strategy=None, module=None, **settings):
-    module = module or Toy()
-    callback = RehearsalCallback(
-        strategy or Uniform(), pool=pool(), ledger=ledger_with_logits(), mix_ratio=0.5, penalties=[penalty]
-    )
-    trainer(callback, **settings).fit(module, DataLoader(finetune(), 8))
-    return module, callback
 
 
 def divergence(teacher, student, temperature):
@@ -54,13 +38,13 @@ def slow_loss(net, ids, *, weight, temperature, rows, n_classes=None):
 @pytest.mark.parametrize("n_classes", [None, 2])
 def test_as_a_loop_over_rows_and_classes(rows, n_classes):
     options = {"weight": 3.0, "temperature": 1.5, "rows": rows, "n_classes": n_classes}
-    module, _ = fit(Distillation(**options), max_epochs=2)
+    module, _ = fit([Distillation(**options)], max_epochs=2)
     slow = replay(module.seen, lambda net, ids: gradient_of(net, slow_loss(net, ids, **options)))
     assert_same(module, slow)
 
 
 def test_accumulated_batches_count_as_their_mean():
-    module, _ = fit(Distillation(3.0, rows="both"), accumulate_grad_batches=2, limit_train_batches=4)
+    module, _ = fit([Distillation(3.0, rows="both")], accumulate_grad_batches=2, limit_train_batches=4)
     options = {"weight": 3.0, "temperature": 2.0, "rows": "both"}
     steps = list(zip(module.seen[::2], module.seen[1::2], strict=True))
     slow = replay(
@@ -71,12 +55,10 @@ def test_accumulated_batches_count_as_their_mean():
 
 def test_steps_without_rehearsed_rows_are_plain_ones():
     # 0.05 of 16 finetune rows is no whole row yet.
-    ours, plain = Toy(), Toy()
-    for module, penalties in ((ours, [Distillation(rows="rehearsed")]), (plain, [])):
-        callback = RehearsalCallback(
-            Uniform(), pool=pool(), ledger=ledger_with_logits(), mix_ratio=0.05, penalties=penalties
-        )
-        trainer(callback, limit_train_batches=2).fit(module, DataLoader(finetune(), 8))
+    ours, plain = (
+        fit(penalties, mix_ratio=0.05, limit_train_batches=2)[0]
+        for penalties in ([Distillation(rows="rehearsed")], [])
+    )
     assert torch.equal(weights(ours), weights(plain))
 
 
@@ -95,15 +77,15 @@ def test_lwf_needs_neither_rehearsal_nor_ledger():
 
 
 def test_rehearsed_rows_cost_no_forward():
-    module, callback = fit(Distillation(rows="rehearsed"))
+    module, callback = fit([Distillation(rows="rehearsed")])
     assert module.rows_forwarded == 40 + 20
     assert callback.compute_units == 3 * (40 + 20)
 
 
 @pytest.mark.parametrize("rows", ["finetune", "both"])
 def test_very_heavy_penalty_keeps_the_base_models_answers(rows):
-    module, _ = fit(Distillation(1e4, rows=rows), module=Toy(lr=0.001), max_epochs=3)
-    plain, _ = fit(Distillation(0.0, rows=rows), module=Toy(lr=0.001), max_epochs=3)
+    module, _ = fit([Distillation(1e4, rows=rows)], module=Toy(lr=0.001), max_epochs=3)
+    plain, _ = fit([Distillation(0.0, rows=rows)], module=Toy(lr=0.001), max_epochs=3)
     x = finetune().tensors[0][:, :4]
     with torch.no_grad():
         kept, moved = ((m.net(x).softmax(1) - base_net()(x).softmax(1)).abs().max() for m in (module, plain))
@@ -111,15 +93,15 @@ def test_very_heavy_penalty_keeps_the_base_models_answers(rows):
 
 
 def test_teacher_has_neither_dropout_nor_statistics_of_the_training():
-    module, _ = fit(Distillation(rows="finetune"), module=Toy(dropout=0.5))
+    module, _ = fit([Distillation(rows="finetune")], module=Toy(dropout=0.5))
     assert module.training
-    module, callback = fit(Distillation(rows="finetune"))
+    module, callback = fit([Distillation(rows="finetune")])
     teacher = callback.penalties[0].state_dict()
     assert all(torch.equal(teacher[f"net.{name}"], value) for name, value in base_net().state_dict().items())
 
 
 def test_bf16_mixed():
-    module, _ = fit(Distillation(3.0, rows="both"), precision="bf16-mixed")
+    module, _ = fit([Distillation(3.0, rows="both")], precision="bf16-mixed")
     options = {"weight": 3.0, "temperature": 2.0, "rows": "both"}
 
     def gradients(net, ids):
@@ -145,12 +127,6 @@ def test_bf16_mixed():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Distillation(**options)
-
-
-def test_strategy_must_rehearse_for_rehearsed_rows():
-    start = Start(Toy(), None, None, 60, None, rehearses=False)
-    with pytest.raises(ValueError, match=r"`strategy` must rehearse, because Distillation acts on rehearsed"):
-        Distillation(rows="rehearsed").setup(start)
 
 
 def test_ledger_without_logits_is_refused_at_setup():
@@ -191,6 +167,6 @@ class Tied(Toy):
 
 
 def test_tied_weights():
-    tied, _ = fit(Distillation(3.0), module=Tied())
-    plain, _ = fit(Distillation(3.0))
+    tied, _ = fit([Distillation(3.0)], module=Tied())
+    plain, _ = fit([Distillation(3.0)])
     assert torch.equal(weights(tied), weights(plain))

@@ -6,25 +6,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from lightning_mixcd import CaptureError, MixCD, Pool, RehearsalCallback, Uniform, UniformCorrect
+from lightning_mixcd import CaptureError, MixCD, Uniform, UniformCorrect
 from lightning_mixcd.partitions import ByColumn, ByLabel, Single
-from lightning_mixcd.penalties import AGEM, GEM, Start
+from lightning_mixcd.penalties import AGEM, GEM
 from tests.functional.test_projection import slow_cone
-from tests.penalties.replay import assert_same, gradient_of, ledger_with_logits, replay, samples
+from tests.penalties.replay import assert_same, fit, gradient_of, replay, samples
 from tests.toys import POOL_IDS, Toy, finetune, flat, pool, trainer, weights
-
-
-def fit(penalties, strategy=None, *, mix_ratio=0.5, module=None, **settings):
-    module = module or Toy()
-    callback = RehearsalCallback(
-        strategy or Uniform(),
-        pool=Pool(pool(), lag=1),
-        ledger=ledger_with_logits(),
-        mix_ratio=mix_ratio,
-        penalties=penalties,
-    )
-    trainer(callback, **settings).fit(module, DataLoader(finetune(), 8))
-    return module, callback
 
 
 def one_vector(gradients):
@@ -168,12 +155,6 @@ def test_clipping_comes_after():
         return [gradient * min(1.0, float(0.01 / norm)) for gradient in gradients]
 
     assert_same(module, replay(by_step(module.differentiated), clipped))
-
-
-@pytest.mark.parametrize("penalty", [AGEM(), GEM(ByLabel())])
-def test_strategy_must_rehearse(penalty):
-    with pytest.raises(ValueError, match=r"`strategy` must rehearse, because A?GEM acts on rehearsed rows"):
-        penalty.setup(Start(Toy(), None, None, 60, None, rehearses=False))
 
 
 def test_strategy_that_learns_is_refused():

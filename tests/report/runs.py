@@ -13,8 +13,8 @@ BINS = {
 }
 
 
-def record(name="uniform", seed=0, prior=0.8, new=0.9, **kwargs):
-    return Record(name, 0.25, seed, "digits", prior, new, 1000, **{"seconds": 1.0, "steps": 30, **kwargs})
+def record(name="uniform", seed=0, prior=0.8, new=0.9, ratio=0.25, **kwargs):
+    return Record(name, ratio, seed, "digits", prior, new, 1000, **{"seconds": 1.0, "steps": 30, **kwargs})
 
 
 def write_run(folder, of, *, rates=(), true=(), rows=(), strategy=None):

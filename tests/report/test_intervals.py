@@ -18,8 +18,7 @@ def test_interval_is_the_t_interval():
     assert (interval.low, interval.high) == (pytest.approx(mean - half), pytest.approx(mean + half))
 
 
-def test_without_values_there_is_no_interval_and_one_has_no_width():
-    assert t_interval([]) is None
+def test_interval_of_one_value_has_no_width():
     one = t_interval([0.3])
     assert one.low == one.mean == one.high == 0.3
     assert str(one) == "+30.0"

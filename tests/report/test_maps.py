@@ -1,26 +1,12 @@
 import numpy as np
 import pytest
 
-from lightning_mixcd.report.maps import RATE, by_bin, damage_map, rehearsed_map
+from lightning_mixcd.report.maps import damage_map, rehearsed_map
 from lightning_mixcd.report.sweep import read_sweep
 from tests.report.runs import STEPS, record, write_run
 
 
-def test_rates_are_read_by_step_and_bin():
-    log = {
-        "rehearsal/rate/01": {9: 0.5, 19: 0.7},
-        "rehearsal/rate/00": {9: 0.2, 19: 0.1},
-        "rehearsal/true_rate/00": {9: 0.3},
-        "val": {9: 1.0},
-    }
-    steps, rates = by_bin(log, RATE)
-    assert steps.tolist() == [9, 19]
-    assert rates.tolist() == [[0.2, 0.5], [0.1, 0.7]]
-
-
 def test_run_without_rates_gives_none(tmp_path):
-    steps, rates = by_bin({"val": {9: 0.1}}, RATE)
-    assert (steps.size, rates.size) == (0, 0)
     record().write(tmp_path)
     assert damage_map(read_sweep(tmp_path)) is rehearsed_map(read_sweep(tmp_path)) is None
 

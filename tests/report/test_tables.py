@@ -2,12 +2,8 @@ import math
 
 import pytest
 
-from lightning_mixcd.report import Record
 from lightning_mixcd.report.tables import compare
-
-
-def record(name="uniform", seed=0, prior=0.8, new=0.9, ratio=0.25, **kwargs):
-    return Record(name, ratio, seed, "digits", prior, new, 100, **{"seconds": 1.0, **kwargs})
+from tests.report.runs import record
 
 
 def row_of(records, name, **setting):

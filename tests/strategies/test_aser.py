@@ -47,12 +47,6 @@ def test_only_the_first_half_can_be_chosen():
     assert {*chosen(ASER(), module, index, 10)} == {*index[:10].tolist()}
 
 
-def test_it_costs_a_forward_per_row():
-    given = candidates(drifted(), some(20))
-    ASER().screen(given, 5)
-    assert (given.look.forwards, given.look.backwards) == (28, 0)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

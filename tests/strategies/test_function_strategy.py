@@ -20,9 +20,9 @@ def test_whatever_form_the_indices_have(made):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda n, ledger, generator: [0] * n, r"must return 2 distinct pool indices .* with 1 distinct"),
-        (lambda n, ledger, generator: [0.5, 1.5], r"distinct pool indices as int64 .*, got torch\.float64"),
-        (lambda n, ledger, generator: [3], r"of shape \(2,\), got .* shape \(1,\)"),
+        (lambda n, ledger, generator: [0] * n, r"must return 2 distinct pool indices, got 1 distinct"),
+        (lambda n, ledger, generator: [0.5, 1.5], r"as an int64 tensor .*, got torch\.float64"),
+        (lambda n, ledger, generator: [3], r"of shape \(2,\) .*, got .* shape \(1,\)"),
         (lambda n, ledger, generator: [3, 9], r"`function` must return pool indices in \[0, 9\), got \[9\]"),
         (
             lambda n, ledger, generator: [3, -1],

@@ -7,7 +7,7 @@ from torch import nn
 
 from lightning_mixcd import GradientMatching
 from tests.functional.test_matching_pursuit import pursue
-from tests.strategies.screening import candidates, chosen, drifted, some
+from tests.strategies.screening import chosen, drifted, some
 from tests.strategies.test_last_layer_influence import head_gradient
 from tests.toys import pool
 
@@ -35,12 +35,6 @@ def test_few_stand_for_all_better_than_the_first_do():
     where = {int(i): position for position, i in enumerate(index)}
     found = [where[i] for i in chosen(GradientMatching(), module, index, 6)]
     assert missing(found) < 0.5 * missing(list(range(6)))
-
-
-def test_it_costs_a_forward_per_candidate():
-    given = candidates(drifted(), some(20))
-    GradientMatching().screen(given, 5)
-    assert (given.look.forwards, given.look.backwards) == (20, 0)
 
 
 def test_a_head_of_several_layers_is_refused():

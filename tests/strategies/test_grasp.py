@@ -1,6 +1,7 @@
 """From the typical to the odd, class by class."""
 
 import numpy as np
+import pytest
 import torch
 
 from lightning_mixcd import Grasp
@@ -44,16 +45,6 @@ def test_a_class_of_many_blocks(monkeypatch):
     test_each_class_is_gone_through_from_its_mean_outwards_again_and_again()
 
 
-def test_resumed_it_goes_on_where_it_was():
-    strategy = started(Grasp(), LEDGER)
-    draws(strategy, 5, 7)
-    again = started(Grasp(), LEDGER)
-    again.load_draw_state(strategy.draw_state())
-    assert draws(strategy, 5, 9) == draws(again, 5, 9)
-
-
 def test_streams_are_refused():
-    import pytest
-
     with pytest.raises(ValueError, match=r"`pool` must be map-style for Grasp, got `Streams`"):
         Grasp().setup_streams(torch.ones(2), seed=0)

@@ -57,12 +57,6 @@ def test_draws_aim_at_damage_once_predictions_have_been_right():
     assert np.mean(shares[-50:]) > 0.9
 
 
-def test_base_wrong_samples_are_never_drawn():
-    world = World()
-    drawn = torch.cat([world.lesson(seed=step) for step in range(60)])
-    assert world.correct[drawn].all()
-
-
 def test_useless_predictions_leave_draws_as_they_would_be_without():
     world = noise_probe(halflife_steps=1e4)
     world.finetune()
@@ -135,9 +129,16 @@ def test_what_was_predicted_is_logged_beside_what_came():
     assert found == pytest.approx(list(predicted / seen), abs=1e-3)
 
 
-@pytest.mark.parametrize("settings", [{"sharpness": 0.0}, {"uniform_share": 1.0}, {"candidates_per_row": 1}])
-def test_uniform_where_asked_for(settings):
-    world = World(**settings)
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (HeadProbe, {"sharpness": 0.0}),
+        *((kind, {"uniform_share": 1.0}) for kind in (HeadProbe, ProbeMatching)),
+        *((kind, {"candidates_per_row": 1}) for kind in (HeadProbe, ProbeMatching)),
+    ],
+)
+def test_uniform_where_asked_for(kind, settings):
+    world = World(kind=kind, **settings)
     world.finetune()
     for step in range(20):
         world.lesson(seed=step)
@@ -145,15 +146,18 @@ def test_uniform_where_asked_for(settings):
     assert fits(np.bincount(drawn, minlength=N)[world.correct], np.ones(int(world.correct.sum())))
 
 
-def test_rate_of_damage_is_counted_on_uniform_draws_only():
-    world = World(uniform_share=0.5, sharpness=4.0, halflife_steps=1e6)
+@pytest.mark.parametrize(
+    ("kind", "settings", "aimed"), [(HeadProbe, {"sharpness": 4.0}, 0.15), (ProbeMatching, {}, 0.05)]
+)
+def test_rate_of_damage_is_counted_on_uniform_draws_only(kind, settings, aimed):
+    world = World(kind=kind, uniform_share=0.5, halflife_steps=1e6, **settings)
     world.finetune()
-    drawn = [world.lesson(seed=step) for step in range(150)]
-    found, all_drawn = world.probe.metrics()["damage_rate"], world.damaged[torch.cat(drawn)].float().mean()
+    drawn = torch.cat([world.lesson(seed=step) for step in range(150)])
     rate = float(world.damaged.sum() / world.correct.sum())
-    assert float(found) == pytest.approx(rate, abs=0.06)
-    assert all_drawn > rate + 0.15
-    assert "damage_rate" not in World(uniform_share=0.0).probe.metrics()
+    assert float(world.probe.metrics()["damage_rate"]) == pytest.approx(rate, abs=0.06)
+    assert float(world.damaged[drawn].float().mean()) > rate + aimed
+    assert world.correct[drawn].all()
+    assert "damage_rate" not in World(kind=kind, uniform_share=0.0).probe.metrics()
 
 
 def test_rates_are_the_share_damaged_of_what_was_drawn_from_each_bin():

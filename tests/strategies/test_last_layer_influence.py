@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lightning_mixcd import LastLayerInfluence, Readout
-from tests.strategies.screening import alone, candidates, chosen, drifted, finetune_rows, highest, some
+from tests.strategies.screening import alone, chosen, drifted, finetune_rows, highest, some
 from tests.toys import Toy, pool
 
 
@@ -54,12 +54,6 @@ def test_rows_whose_target_is_no_class_pull_nowhere():
     finetune = head_gradient(module, *finetune_rows())
     pulled = [-head_gradient(module, x[[i]], y[[i]]) @ finetune for i in range(20) if i != 3]
     assert ranked.index(int(index[3])) == sum(bool(conflict > 0) for conflict in pulled)
-
-
-def test_it_costs_a_forward_per_row():
-    given = candidates(drifted(), some(20))
-    LastLayerInfluence().screen(given, 5)
-    assert (given.look.forwards, given.look.backwards) == (28, 0)
 
 
 def test_a_head_of_several_layers_is_refused():

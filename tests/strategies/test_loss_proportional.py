@@ -43,18 +43,6 @@ def test_last_seen_losses_are_kept_and_repeated_ones_averaged():
     assert strategy.signal().tolist() == pytest.approx([0.1, 0.6, 9.0, 2.0, 0.0])
 
 
-def test_two_processes_learn_as_one():
-    together, apart = started(LossProportional(), LEDGER), started(LossProportional(), LEDGER)
-    rehearse(together, [2, 1, 2], [3.0, 1.0, 1.5])
-    parts = [
-        apart.tally(Outcome(torch.tensor(index), torch.tensor([True] * len(index)), torch.tensor(loss)))
-        for index, loss in (([2], [3.0]), ([1, 2], [1.0, 1.5]), ([], []))
-        if index
-    ]
-    apart.update(sum(parts), steps=1.0)
-    assert torch.equal(together.signal(), apart.signal())
-
-
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_not_learnt(broken):
     strategy = started(LossProportional(), LEDGER)

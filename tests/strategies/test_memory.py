@@ -107,6 +107,11 @@ def test_herding_picks_whatever_brings_the_mean_closest():
     assert herd(features, 15).tolist() == picked
 
 
+def test_herding_is_the_same_in_half_precision_however_long_the_features():
+    features = (300 * rows(15, 3)).astype(np.float16)
+    assert herd(features, 15).tolist() == herd(features.astype(np.float64), 15).tolist()
+
+
 def test_herding_does_without_direction():
     assert sorted(herd(np.zeros((4, 2)), 3)) == [0, 1, 2]
 

@@ -46,12 +46,6 @@ def test_without_a_learning_rate_all_are_alike_and_come_as_drawn():
     assert MIR().screen(given, 6).tolist() == list(range(6))
 
 
-def test_it_costs_the_finetune_batch_and_two_forwards_per_candidate():
-    given = candidates(drifted(), some(20))
-    MIR().screen(given, 5)
-    assert (given.look.forwards, given.look.backwards) == (8 + 2 * 20, 8)
-
-
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
 def test_rates_that_are_none_are_refused(rate):
     with pytest.raises(ValueError, match=r"`learning_rate` must be a finite number above 0, got"):

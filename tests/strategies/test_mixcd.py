@@ -10,7 +10,6 @@ from lightning_mixcd.estimators import DecayedBeta, RunningMean, Static
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.partitions import ByLabel, ByLossQuantile, Shuffled, Single
 from lightning_mixcd.strategies import MixCD, Uniform, UniformCorrect
-from lightning_mixcd.types import Outcome
 from tests.oracles import collateral as oracle
 from tests.oracles.chance import fits
 from tests.oracles.toy_training import damaged_share
@@ -110,14 +109,6 @@ class TestWhatItLearns:
             [(0, i // 4, d) for i, d in zip(index[:5], damaged[:5], strict=True)], 0, 2, 1, 1, 1
         )
         assert strategy.signal().tolist() == pytest.approx(expected)
-
-    def test_one_update_of_two_ranks_is_the_update_of_one(self):
-        one, two = by_label(labelled(5, 5)), by_label(labelled(5, 5))
-        index, correct = torch.arange(10), torch.arange(10) % 4 == 0
-        for strategy, parts in ((one, [slice(0, 10)]), (two, [slice(0, 3), slice(3, 10)])):
-            outcomes = [Outcome(index[p], correct[p], context=strategy.context(index[p])) for p in parts]
-            strategy.update(sum(strategy.tally(outcome) for outcome in outcomes), steps=1)
-        assert torch.equal(one.signal(), two.signal())
 
     def test_fading_goes_by_steps(self):
         strategy = by_label(labelled(5, 5), estimator=DecayedBeta(10))

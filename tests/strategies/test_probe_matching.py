@@ -7,7 +7,6 @@ from torch import nn
 
 from lightning_mixcd.strategies import HeadProbe, ProbeMatching
 from lightning_mixcd.strategies._calibration import N_BINS
-from tests.oracles.chance import fits
 from tests.strategies.probing import N, World, noise_probe
 
 
@@ -92,26 +91,6 @@ def test_trust_compares_what_was_predicted_wrong_and_right():
             tables[int(margins[i] > 0)] += float(ours.damaged[i]), 1
     wrong, right = tables[:, 0] / tables[:, 1]
     assert float(ours.probe.metrics()["trust"]) == pytest.approx(1 - right / wrong, abs=1e-5)
-
-
-@pytest.mark.parametrize("settings", [{"uniform_share": 1.0}, {"candidates_per_row": 1}])
-def test_uniform_where_asked_for(settings):
-    ours = world(**settings)
-    ours.finetune()
-    for step in range(20):
-        ours.lesson(seed=step)
-    drawn = torch.cat([ours.draw(seed=step) for step in range(400)])
-    assert fits(np.bincount(drawn, minlength=N)[ours.correct], np.ones(int(ours.correct.sum())))
-
-
-def test_rate_of_damage_is_counted_on_uniform_draws_only():
-    ours = world(uniform_share=0.5, halflife_steps=1e6)
-    ours.finetune()
-    drawn = torch.cat([ours.lesson(seed=step) for step in range(150)])
-    rate = float(ours.damaged.sum() / ours.correct.sum())
-    assert float(ours.probe.metrics()["damage_rate"]) == pytest.approx(rate, abs=0.06)
-    assert float(ours.damaged[drawn].float().mean()) > rate + 0.05
-    assert ours.correct[drawn].all()
 
 
 def test_head_must_be_one_linear_layer():

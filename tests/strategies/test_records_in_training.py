@@ -14,7 +14,6 @@ from lightning_mixcd import (
     HighestLoss,
     LeastConfidence,
     LossProportional,
-    PredictedForgetting,
     RehearsalCallback,
     RehearsalDataModule,
     record_ledger,
@@ -25,11 +24,9 @@ from tests.toys import N_POOL, Finetune, Toy, flat, ledger, pool, prompt_pool, r
 # A resumed run writes its checkpoints into a folder of its own.
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed from:UserWarning")
 
+# Others are resumed in `tests/integration/test_resume.py`.
 STRATEGIES = {
-    "loss_ledger": lambda: LossProportional("ledger"),
-    "loss_last_seen": LossProportional,
     "loss_refresh": lambda: LossProportional("refresh", every_n_steps=2),
-    "highest_last_seen": HighestLoss,
     "highest_refresh": lambda: HighestLoss("refresh", every_n_steps=2, correct_only=True),
     "confidence_ledger": LeastConfidence,
     "confidence_refresh": lambda: LeastConfidence("refresh", every_n_steps=2),
@@ -37,7 +34,6 @@ STRATEGIES = {
     "herding": lambda: HerdingMemory(10),
     "gss": lambda: GSSMemory(10),
     "grasp": Grasp,
-    "predicted": PredictedForgetting,
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_mixcd import ScreenDamaged, Uniform, UniformCorrect
-from tests.strategies.screening import alone, candidates, chosen, drifted, highest, some, was_right
+from tests.strategies.screening import alone, chosen, drifted, highest, some, was_right
 from tests.toys import pool
 
 
@@ -31,12 +31,6 @@ def test_what_the_base_model_had_wrong_is_not_damaged():
     wrong = index[alone(module, index)[0].argmax(1) != pool()[index][1]]
     assert {*hurt} < {*wrong.tolist()}
     assert {*chosen(ScreenDamaged(), module, index, len(hurt))} == {*hurt}
-
-
-def test_it_costs_a_forward_per_candidate():
-    given = candidates(drifted(), some(20))
-    ScreenDamaged().screen(given, 5)
-    assert (given.look.forwards, given.look.backwards) == (20, 0)
 
 
 def test_candidates_are_base_correct_unless_said_otherwise():

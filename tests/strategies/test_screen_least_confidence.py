@@ -16,12 +16,6 @@ def test_least_sure_first(n):
     assert expected != highest(alone(module, index)[1], index, n)
 
 
-def test_it_costs_a_forward_per_candidate():
-    given = candidates(drifted(), some(20))
-    ScreenLeastConfidence().screen(given, 5)
-    assert (given.look.forwards, given.look.backwards) == (20, 0)
-
-
 def test_logits_are_required():
     right = Readout(
         step=lambda module, batch: {"correct": module.net(batch[0][:, :-1]).argmax(1) == batch[1]}

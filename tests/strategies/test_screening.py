@@ -4,9 +4,25 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mixcd import MIR, ClassBalanced, MixCD, NoRehearsal, Oracle, Screening, Uniform, UniformCorrect
+from lightning_mixcd import (
+    ASER,
+    MIR,
+    ClassBalanced,
+    GradientMatching,
+    LastLayerInfluence,
+    MixCD,
+    NoRehearsal,
+    Oracle,
+    ScreenDamaged,
+    ScreenHighestLoss,
+    Screening,
+    ScreenLeastConfidence,
+    Uniform,
+    UniformCorrect,
+)
 from lightning_mixcd.strategies._screening import first
 from tests.strategies.drawing import draws, labelled, started
+from tests.strategies.screening import candidates, drifted, some
 
 
 class FirstOnes(Screening):
@@ -57,6 +73,26 @@ def test_what_is_no_strategy_is_refused():
 def test_one_candidate_is_no_choice():
     with pytest.raises(ValueError, match=r"`candidates_per_row` must be at least 2, got 1\. With 1 there is"):
         FirstOnes(candidates_per_row=1)
+
+
+# Of 20 candidates beside 8 finetune rows.
+@pytest.mark.parametrize(
+    ("kind", "forwards", "backwards"),
+    [
+        (ScreenDamaged, 20, 0),
+        (ScreenHighestLoss, 20, 0),
+        (ScreenLeastConfidence, 20, 0),
+        (GradientMatching, 20, 0),
+        (LastLayerInfluence, 28, 0),
+        (ASER, 28, 0),
+        (MIR, 48, 8),
+    ],
+)
+def test_looks_cost_what_they_run(kind, forwards, backwards):
+    given = candidates(drifted(), some(20))
+    kind().screen(given, 5)
+    assert (given.look.forwards, given.look.backwards) == (forwards, backwards)
+    assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("n", [1, 7, 40])

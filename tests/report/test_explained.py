@@ -4,8 +4,7 @@ import io
 import numpy as np
 from matplotlib.image import imread
 
-from lightning_mixcd.report.explained import Explanation, Sample, table
-from lightning_mixcd.report.explained_page import explained_page
+from lightning_mixcd.report.explained import Explanation, Sample, explained_page, table
 from tests.report.test_page import HOSTILE, Tree
 
 PIXELS = np.linspace(0, 1, 12).reshape(3, 4)
