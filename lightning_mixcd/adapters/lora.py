@@ -77,7 +77,10 @@ class LoRA(Adapter):
         if at_end not in ENDS:
             raise ValueError(f"`at_end` must be one of {ENDS}, got {at_end!r}. Pass one of them.")
         self.rank, self.alpha = rank, float(rank if alpha is None else alpha)
-        self.targets, self.heads, self.at_end, self.seed = targets, heads, at_end, seed
+        self.at_end, self.seed = at_end, seed
+        # One name is a sequence too, of letters.
+        self.targets = [targets] if isinstance(targets, str) else targets
+        self.heads = [heads] if isinstance(heads, str) else heads
 
     @override
     def inject(self, module: LightningModule) -> Collection[nn.Parameter]:

@@ -269,6 +269,11 @@ def test_layers_that_cannot_be_adapted_are_named(settings, rule):
         LoRA(**settings).setup(None, odd(), "fit")
 
 
+def test_one_name_needs_no_list():
+    module, _ = injected(LoRA(targets="net.2", heads="net.10"))
+    assert [*blocks_of(module)] == ["net.2"]
+
+
 def test_module_without_layers_yet_is_told_why():
     with pytest.raises(ValueError, match="Make layers in `__init__`"):
         LoRA().setup(None, Around(nn.ReLU()), "fit")
