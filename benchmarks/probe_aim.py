@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from sensitivity import PAIRINGS, RATIO, task
+from lightning.pytorch import Callback, LightningModule, Trainer
+from sensitivity import PAIRINGS, finetune, task
 from study_tables import markdown
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from lightning_mixcd import HeadProbe, Ledger, Pool, RehearsalCallback, RehearsalDataModule
+from lightning_mixcd import HeadProbe, Ledger, Pool, RehearsalCallback
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.functional.drift import coordinates, corrected, feature_basis, moments, ridge_fit
@@ -114,10 +114,7 @@ def run(data: str, seed: int, base: Path) -> tuple[Aim, float]:
     trainer: Trainer = make(
         config.trainer, max_epochs=1000, enable_checkpointing=False, logger=False, callbacks=[rehearsal, aim]
     )
-    pool = Pool(pairing.pool, lag=LAG)
-    both = RehearsalDataModule(pairing.new, pool, mix_ratio=RATIO, ledger=path, order_seed=seed)
-    seed_everything(seed, workers=True, verbose=False)
-    trainer.fit(module, datamodule=both)
+    finetune(trainer, module, pairing, Pool(pairing.pool, lag=LAG), path, seed)
     return aim, probe.damaged / probe.seen
 
 

@@ -7,8 +7,6 @@ helps, and on fashion, where it may hurt. What has been run already is kept.
 """
 
 import argparse
-import math
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -19,7 +17,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from hydra import compose, initialize_config_dir
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from study_tables import markdown, mean_gain, text
 
@@ -37,11 +35,12 @@ from lightning_mixcd import (
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import conf_dir, hush, make
 from lightning_mixcd.report import Record, read_records
-from lightning_mixcd.report.records import METRICS, read_logged
+from lightning_mixcd.report.records import METRICS, damaged_share
 from lightning_mixcd.report.tables import compare
 from lightning_mixcd.strategies import _probing
 from lightning_mixcd.strategies._calibration import Calibration
 from lightning_mixcd.strategies._drift import MODELS, DriftModels
+from lightning_mixcd.tasks import Pairing
 
 RATIO = 1 / 16
 # Pairing: model, and compute units with those of the ledger's pass on top.
@@ -116,6 +115,17 @@ def task(data: str, seed: int, base: Path) -> tuple[Any, Any]:
     return config, make(config.data)
 
 
+def finetune(
+    trainer: Trainer, module: LightningModule, pairing: Pairing, pool: Pool, ledger: Path, seed: int
+) -> None:
+    """Finetune beside the pool, with all that is random from the seed."""
+    both = RehearsalDataModule(
+        pairing.new, pool, mix_ratio=RATIO, ledger=ledger, prior_val=pairing.prior_val, order_seed=seed
+    )
+    seed_everything(seed, workers=True, verbose=False)
+    trainer.fit(module, datamodule=both)
+
+
 def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> None:
     """Finetune once, and write down what came out, unless that was done before."""
     output = folder / data / variant.name / str(seed)
@@ -135,13 +145,9 @@ def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> Non
         config.trainer, max_epochs=1000, enable_checkpointing=False, logger=logger, callbacks=[rehearsal]
     )
     pool = Pool(pairing.pool, lag=variant.value) if variant.setting == "lag" else Pool(pairing.pool)
-    both = RehearsalDataModule(
-        pairing.new, pool, mix_ratio=RATIO, ledger=ledger, prior_val=pairing.prior_val, order_seed=seed
-    )
-    seed_everything(seed, workers=True, verbose=False)
     start = time.perf_counter()
     with variant.inside():
-        trainer.fit(module, datamodule=both)
+        finetune(trainer, module, pairing, pool, ledger, seed)
     Record(
         name=variant.name,
         mix_ratio=RATIO,
@@ -151,16 +157,9 @@ def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> Non
         new_accuracy=float(trainer.callback_metrics["val/new/accuracy"]),
         compute_units=rehearsal.compute_units,
         seconds=time.perf_counter() - start,
-        damaged_share=damaged_share(output),
+        damaged_share=damaged_share(output / METRICS),
         steps=trainer.global_step,
     ).write(output)
-
-
-def damaged_share(output: Path) -> float | None:
-    """Return the share of the rehearsed rows that were damaged, over a run."""
-    logged = read_logged(output / METRICS, "rehearsal/damaged_share")
-    shares = [share for by_step in logged.values() for share in by_step.values() if not math.isnan(share)]
-    return statistics.fmean(shares) if shares else None
 
 
 def table(folder: Path, pairings: list[str]) -> str:

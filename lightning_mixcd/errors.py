@@ -1,6 +1,6 @@
 """Exceptions of the library; each is also the built-in type that a caller would expect."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -41,9 +41,7 @@ def check_whole(**arguments: object) -> None:
     Raises:
         TypeError: If one is something else, such as a text from a command line.
     """
-    for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise TypeError(f"`{name}` must be a whole number, got {value!r}. Pass an int.")
+    _check_kind(arguments, Integral, "a whole number", "an int")
 
 
 def check_number(**arguments: object) -> None:
@@ -55,9 +53,13 @@ def check_number(**arguments: object) -> None:
     Raises:
         TypeError: If one is something else, such as a text from a command line.
     """
+    _check_kind(arguments, Real, "a number", "a float or an int")
+
+
+def _check_kind(arguments: Mapping[str, object], kind: type, rule: str, remedy: str) -> None:
     for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"`{name}` must be a number, got {value!r}. Pass a float or an int.")
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise TypeError(f"`{name}` must be {rule}, got {value!r}. Pass {remedy}.")
 
 
 def unreadable_sample(index: int, dataset: object, cause: Exception) -> str:

@@ -1,8 +1,6 @@
 """Finetuning with rehearsal, as configured."""
 
 import copy
-import math
-import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.run import callbacks, method_name, quiet_trainer
 from lightning_mixcd.data import Pool, RehearsalDataModule
-from lightning_mixcd.report.records import METRICS, Record, read_logged
+from lightning_mixcd.report.records import METRICS, Record, damaged_share
 from lightning_mixcd.tasks import Pairing
 from lightning_mixcd.weights import wise_ft_curve
 
@@ -57,7 +55,7 @@ def train(config: DictConfig) -> Record:
         new_accuracy=float(trainer.callback_metrics[NEW]),
         compute_units=rehearsal.compute_units,
         seconds=seconds,
-        damaged_share=_damaged_share(output / METRICS),
+        damaged_share=damaged_share(output / METRICS),
         steps=trainer.global_step,
         exhausted=rehearsal.exhausted,
         rehearsal_weight=config.rehearsal_weight,
@@ -96,10 +94,3 @@ def _parameters(module: LightningModule, callbacks: list[Callback]) -> dict[str,
             }
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     return {"trainable_parameters": trained, "active_parameters": trained}
-
-
-def _damaged_share(metrics: Path) -> float | None:
-    damaged = read_logged(metrics, "rehearsal/damaged_share")
-    # Not a number where no rehearsed row was read.
-    shares = [share for by_step in damaged.values() for share in by_step.values() if not math.isnan(share)]
-    return statistics.fmean(shares) if shares else None

@@ -2,13 +2,15 @@
 
 import csv
 import json
+import math
+import statistics
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
 from lightning_mixcd.report.files import replacing
 
-__all__ = ["Record", "Setting", "incomplete_runs", "read_logged", "read_records"]
+__all__ = ["Record", "Setting", "damaged_share", "incomplete_runs", "read_logged", "read_records"]
 
 FILE = "result.json"
 METRICS = Path("logs", "metrics.csv")  # as `conf/logger/csv.yaml` has it
@@ -181,3 +183,21 @@ def read_logged(metrics: Path, prefix: str) -> dict[str, dict[int, float]]:
             f"{metrics} is damaged ({error!r}). Run again, or delete it to leave the run out of curves."
         ) from error
     return dict(sorted(found.items()))
+
+
+def damaged_share(metrics: Path) -> float | None:
+    """Return the share of what a run rehearsed that was damaged.
+
+    Args:
+        metrics: As for `read_logged`.
+
+    Returns:
+        The mean of what was logged, in [0, 1]; None where nothing was.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    logged = read_logged(metrics, "rehearsal/damaged_share")
+    # Not a number where no rehearsed row was read.
+    shares = [share for by_step in logged.values() for share in by_step.values() if not math.isnan(share)]
+    return statistics.fmean(shares) if shares else None

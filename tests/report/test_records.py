@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from lightning_mixcd.report import Record, read_records
+from lightning_mixcd.report.records import damaged_share
 
 GOOD = Record("mixcd", 0.25, 3, "digits", 0.9, 0.8, 1234, 2.5, penalties=("ewc", "lwf"), exhausted=True)
 
@@ -47,3 +48,10 @@ def test_runs_of_different_data_are_not_mixed(tmp_path):
         Record("mixcd", 0.25, 3, name, 0.9, 0.8, 1234, 2.5).write(tmp_path / name)
     with pytest.raises(ValueError, match=r"\['digits', 'intents'\]"):
         read_records(tmp_path)
+
+
+def test_damaged_share_is_the_mean_of_what_was_logged(tmp_path):
+    metrics = tmp_path / "metrics.csv"
+    assert damaged_share(metrics) is None
+    metrics.write_text("step,rehearsal/damaged_share\n0,0.5\n1,\n2,nan\n3,0.25\n")
+    assert damaged_share(metrics) == 0.375
