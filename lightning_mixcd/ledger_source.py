@@ -20,7 +20,7 @@ from lightning_mixcd.strategies import Strategy
 
 __all__ = ["LedgerSource"]
 
-RECORDED_HERE = KEPT | {"label"}  # what a recording at the start of `fit` may find
+RECORDED_HERE = KEPT | {"correct", "loss", "label"}  # what a recording at the start of `fit` may find
 
 
 class LedgerSource:
@@ -121,10 +121,13 @@ class LedgerSource:
                 continue
             if self.ledger is None or name not in self.ledger.columns:
                 there = "none is recorded yet" if self.ledger is None else f"has {list(self.ledger.columns)}"
-                how = f'keep=["{name}"]' if name in KEPT else f'columns={{"{name}": ...}}'
+                remedy = f"Add it, `ledger.with_columns({name}=...)`."
+                if name in KEPT:
+                    remedy = f'Record it into another folder: record_ledger(..., keep=["{name}"]).'
+                elif self.ledger is None:
+                    remedy = f'Record it beforehand: record_ledger(..., columns={{"{name}": ...}}).'
                 raise ValueError(
-                    f"`ledger` must have the column `{name}`, because {user} needs it; {there}. Record it "
-                    f"into another folder: record_ledger(..., {how})."
+                    f"`ledger` must have the column `{name}`, because {user} needs it; {there}. {remedy}"
                 )
 
     def _doubts(self) -> LedgerError | None:

@@ -5,18 +5,24 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_mixcd import (
+    Auto,
+    ClassBalanced,
     GDumbMemory,
     Grasp,
     GSSMemory,
+    HeadProbe,
     HerdingMemory,
+    LeastConfidence,
     Ledger,
     MixCD,
+    MostSupportive,
+    PredictedForgetting,
     Readout,
     RehearsalCallback,
     Uniform,
     record_ledger,
 )
-from lightning_mixcd.partitions import ByColumn
+from lightning_mixcd.partitions import ByCluster, ByColumn, ByLossQuantile, Product, Shuffled
 from lightning_mixcd.penalties import DER
 from tests.toys import Toy, finetune, ledger, pool, rehearsed, trainer
 
@@ -51,7 +57,7 @@ def test_what_a_penalty_needs_is_recorded_too(tmp_path):
 def test_recording_that_finds_no_labels_is_told_so_before_the_first_step(tmp_path):
     wanted = (
         r"must have the column `label`, because GDumbMemory needs it; has \['correct', 'loss'\]. "
-        r'Record it into another folder: record_ledger\(..., columns=\{"label": ...\}\)'
+        r"Add it, `ledger.with_columns\(label=...\)`"
     )
     for _ in range(2):  # in the recording's own run, and in one that finds it finished
         module, readout = Toy(), Readout(correctness=without_labels)
@@ -81,6 +87,41 @@ def test_column_that_no_recording_finds_is_asked_for_before_anything_is_recorded
     assert not (tmp_path / "here").exists()
 
 
-def test_partition_by_a_column_that_is_not_there_is_refused_before_the_first_step():
-    with pytest.raises(ValueError, match=r"with_columns\(genre=\.\.\.\)"):
-        fit(MixCD(partition=ByColumn("genre")), ledger())
+BY_GENRE = Shuffled(Product([ByLossQuantile(2), ByColumn("genre")]))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        MixCD(partition=BY_GENRE),
+        ClassBalanced(BY_GENRE),
+        HeadProbe(partition=BY_GENRE),
+        Auto(Uniform(), MixCD(partition=BY_GENRE)),
+        MostSupportive("genre"),
+        PredictedForgetting("genre"),
+    ],
+)
+def test_column_of_a_partition_is_asked_for_before_anything_is_recorded(strategy, tmp_path):
+    name = type(strategy).__name__
+    with pytest.raises(
+        ValueError, match=rf"`genre`, because {name} .* yet\. Record it beforehand: .*columns="
+    ):
+        fit(strategy, tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+    given = ledger().with_columns(features=torch.zeros(60, 3))
+    with pytest.raises(ValueError, match=rf"`genre`, because {name} .*with_columns\(genre=\.\.\.\)"):
+        fit(strategy, given)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "names"),
+    [
+        (LeastConfidence(), {"logits"}),
+        (PredictedForgetting(), {"features"}),
+        (MixCD(partition=ByCluster(2)), {"features"}),
+        (MixCD(partition=ByColumn("correct"), wrong_share=0.5), set()),
+    ],
+)
+def test_ledger_is_recorded_with_what_is_needed(strategy, names, tmp_path):
+    fit(strategy, tmp_path / "here")
+    assert {*Ledger.open(tmp_path / "here").columns} == {"correct", "loss", "label"} | names

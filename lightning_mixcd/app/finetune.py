@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig
+from typing_extensions import override
 
 from lightning_mixcd.adapters import Adapter
 from lightning_mixcd.app.base import base_model
@@ -38,13 +39,17 @@ def train(config: DictConfig) -> Record:
     pairing: Pairing = make(config.data)
     module, ledger = base_model(config, pairing)
     rehearsal, others = callbacks(config)
-    trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=[rehearsal, *others])
+    measured = _Measured()
+    hooks = [rehearsal, *others, measured]
+    trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=hooks)
     data = _data(config, pairing, Path(config.ledger or ledger))
     base = copy.deepcopy(module.state_dict()) if config.wise_ft else {}
     seed_everything(config.seed, workers=True, verbose=False)
     start = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
     seconds = time.perf_counter() - start
+    if measured.step != trainer.global_step:
+        trainer.validate(module, datamodule=data, verbose=False)
     output = Path(HydraConfig.get().runtime.output_dir)
     record = Record(
         name=name,
@@ -70,6 +75,16 @@ def train(config: DictConfig) -> Record:
             point = replace(record, alpha=alpha, prior_accuracy=found[PRIOR], new_accuracy=found[NEW])
             point.write(output / f"wise_ft_{alpha:g}")
     return record
+
+
+class _Measured(Callback):
+    """Notes the step of the last validation, which need not be the last step of the run."""
+
+    step = -1
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.step = trainer.global_step
 
 
 def _data(config: DictConfig, pairing: Pairing, ledger: Path) -> RehearsalDataModule:

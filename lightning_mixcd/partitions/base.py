@@ -15,7 +15,12 @@ class Partition(ABC):
 
     A good partition gathers samples that are damaged at about the same rate. What it goes by is in the
     ledger: correctness, loss, and any further column.
+
+    Attributes:
+        needs_columns: Columns that the ledger must have, besides `correct` and `loss`.
     """
+
+    needs_columns: tuple[str, ...] = ()
 
     @abstractmethod
     def assign(self, ledger: Ledger) -> Bins:

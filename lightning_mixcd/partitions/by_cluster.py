@@ -44,6 +44,7 @@ class ByCluster(Partition):
         if n_bins < 1:
             raise ValueError(f"`n_bins` must be at least 1, got {n_bins}. The default is 10.")
         self.n_bins, self.column, self.seed = n_bins, column, seed
+        self.needs_columns = (column,)
 
     @override
     def assign(self, ledger: Ledger) -> Bins:

@@ -27,7 +27,7 @@ class ByColumn(Partition):
     """
 
     def __init__(self, column: str) -> None:
-        self.column = column
+        self.column, self.needs_columns = column, (column,)
 
     @override
     def assign(self, ledger: Ledger) -> Bins:
@@ -49,6 +49,8 @@ class ByLabel(Partition):
         >>> ByLabel().bins(ledger).tolist()
         [0, 1, 0]
     """
+
+    needs_columns = ("label",)
 
     @override
     def assign(self, ledger: Ledger) -> Bins:

@@ -37,7 +37,7 @@ class ByLossQuantile(Partition):
         check_whole(n_bins=n_bins)
         if n_bins < 1:
             raise ValueError(f"`n_bins` must be at least 1, got {n_bins}. The default is 10.")
-        self.n_bins, self.column = n_bins, column
+        self.n_bins, self.column, self.needs_columns = n_bins, column, (column,)
 
     @override
     def assign(self, ledger: Ledger) -> Bins:

@@ -40,6 +40,7 @@ class Product(Partition):
             raise TypeError(f"`parts` must be partitions, got {parts!r}. Pass a list of them.")
         check_whole(min_bin_size=min_bin_size)
         self.parts, self.min_bin_size = tuple(parts), min_bin_size
+        self.needs_columns = tuple({name: None for part in parts for name in part.needs_columns})
 
     @override
     def assign(self, ledger: Ledger) -> Bins:

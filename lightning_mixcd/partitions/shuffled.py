@@ -35,6 +35,7 @@ class Shuffled(Partition):
             )
         check_whole(seed=seed)
         self.partition, self.seed = partition, seed
+        self.needs_columns = partition.needs_columns
 
     @override
     def assign(self, ledger: Ledger) -> Bins:

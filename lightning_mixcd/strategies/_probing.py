@@ -41,7 +41,7 @@ class Probing(OrderedStrategy):
     """
 
     needs_ledger = True
-    needs_columns = ("features",)
+    needs_columns: tuple[str, ...] = ("label", "features")
     needs_features = True
     partition: Partition | None = None
     _order: Shuffles

@@ -49,6 +49,7 @@ class Auto(Strategy):
                     "example Auto(HeadProbe(), MixCD())."
                 )
         self.preferred, self.otherwise = preferred, otherwise
+        self.needs_columns = otherwise.needs_columns
         self._obstacle: Exception | None = None
         self._choose(otherwise)
         # Until it is known which one is used, what either needs is asked for.

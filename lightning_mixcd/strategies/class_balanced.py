@@ -39,6 +39,7 @@ class ClassBalanced(BinnedStrategy):
             )
         self.partition = partition or ByLabel()
         self._partition_given = partition is not None
+        self.needs_columns = self.partition.needs_columns
 
     @override
     def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:

@@ -85,6 +85,8 @@ class HeadProbe(Probing):
                 f"`sharpness` must be a finite number from 0, got {sharpness}. The default is 2."
             )
         self.partition, self.sharpness, self.importance = partition, sharpness, importance
+        if partition is not None:
+            self.needs_columns = (*self.needs_columns, *partition.needs_columns)
 
     @override
     def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:

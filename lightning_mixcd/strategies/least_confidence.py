@@ -24,27 +24,28 @@ class LeastConfidence(HardestFirst):
     Candidates come in shuffled order, each pool sample once, then all again. Labels play no part.
 
     Args:
-        source: Where confidence comes from: the `"ledger"`, its column `confidence` or else `logits`; or a
-            `"refresh"`, a pass over the pool now and then, which begins with the ledger too.
+        source: Where confidence comes from: the `"ledger"`, by its column `logits`; or a `"refresh"`, a pass
+            over the pool now and then, which begins with the ledger too.
         candidates_per_row: Candidates per sample drawn, at least 1, which is uniform rehearsal.
         every_n_steps: With `"refresh"`, optimizer steps between two passes, at least 1.
         correct_only: Whether only base-correct samples are drawn.
 
     Raises:
-        ValueError: If an argument is out of range, `correct_only` leaves no sample, or the ledger has neither
-            column.
+        ValueError: If an argument is out of range, `correct_only` leaves no sample, or the ledger has no
+            logits.
 
     Example:
         >>> import torch
-        >>> confidence = np.linspace(0.5, 1, 100)
-        >>> ledger = Ledger.from_arrays(correct=[True] * 100, loss=[0.1] * 100, confidence=confidence)
+        >>> logits = np.stack([np.linspace(0, 3, 100), np.zeros(100)], axis=1)
+        >>> ledger = Ledger.from_arrays(correct=[True] * 100, loss=[0.1] * 100, logits=logits)
         >>> strategy = LeastConfidence()
         >>> strategy.setup(100, ledger, seed=0)
         >>> index = strategy.draw(4, signal=None, generator=torch.Generator())
-        >>> bool((confidence[index] < 0.75).all())
+        >>> bool((logits[index, 0] < 1.5).all())
         True
     """
 
+    needs_columns = ("logits",)
     sources = ("ledger", "refresh")
 
     def __init__(
@@ -64,8 +65,6 @@ class LeastConfidence(HardestFirst):
 
     @override
     def recorded(self, ledger: Ledger) -> Records:
-        if "confidence" in ledger.columns:
-            return -column_of(ledger, "confidence", self).astype(np.float32)
         logits = column_of(ledger, "logits", self, ndim=2)
         confidence = np.empty(len(logits), dtype=np.float32)
         for rows in chunks(len(logits), CHUNK):

@@ -86,6 +86,7 @@ class MixCD(BinnedStrategy):
                 f"`estimator` must be an `Estimator`, got {estimator!r}. Pass for example DecayedBeta()."
             )
         self.rule, self.floor, self.wrong_share = rule, floor, wrong_share
+        self.needs_columns = self.partition.needs_columns
 
     @override
     def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:

@@ -44,7 +44,7 @@ class MostSupportive(HardestFirst):
         super().__init__(
             "ledger", candidates_per_row=candidates_per_row, every_n_steps=1, correct_only=correct_only
         )
-        self.column = column
+        self.column, self.needs_columns = column, (column,)
 
     @override
     def recorded(self, ledger: Ledger) -> Records:

@@ -81,6 +81,7 @@ class PredictedForgetting(OrderedStrategy):
             if not value > 0:
                 raise ValueError(f"`{name}` must be above 0, got {value}. The defaults are 1, 1 and 100.")
         self.column, self.rank, self.candidates_per_row = column, rank, candidates_per_row
+        self.needs_columns = (column,)
         self.temperature, self.ridge, self.halflife_steps = temperature, ridge, halflife_steps
 
     @override

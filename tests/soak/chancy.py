@@ -8,25 +8,45 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_mixcd import (
+from lightning_mixcd import Ledger
+from lightning_mixcd.estimators import DecayedBeta, LastBatch, RunningMean, Static
+from lightning_mixcd.partitions import ByLabel
+from lightning_mixcd.strategies import (
+    ASER,
     MIR,
+    Auto,
     ClassBalanced,
-    DecayedBeta,
+    FunctionStrategy,
+    GDumbMemory,
+    GradientMatching,
+    Grasp,
+    GSSMemory,
     HeadProbe,
+    HerdingMemory,
     HighestLoss,
+    LastLayerInfluence,
+    LeastConfidence,
     LossProportional,
     MixCD,
+    MostSupportive,
     NoRehearsal,
     Oracle,
     PredictedForgetting,
+    ProbeMatching,
     ScreenDamaged,
+    ScreenHighestLoss,
+    ScreenLeastConfidence,
+    Strategy,
     Uniform,
     UniformCorrect,
 )
-from lightning_mixcd.estimators import LastBatch, RunningMean, Static
-from lightning_mixcd.partitions import ByLabel
-from lightning_mixcd.strategies import Strategy
 from tests.toys import Finetune, Toy, finetune
+
+
+def any_of_them(n: int, ledger: Ledger, generator: torch.Generator) -> torch.Tensor:
+    """A rule of a user's own."""
+    return torch.randperm(ledger.size, generator=generator)[:n]
+
 
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "none": NoRehearsal,
@@ -42,10 +62,24 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "oracle": lambda: Oracle(every_n_steps=2),
     "loss": LossProportional,
     "highest": HighestLoss,
+    "least_confidence": LeastConfidence,
+    "most_supportive": lambda: MostSupportive("loss"),
+    "gdumb": lambda: GDumbMemory(20),
+    "herding": lambda: HerdingMemory(20),
+    "gss": lambda: GSSMemory(20),
+    "grasp": Grasp,
     "predicted": PredictedForgetting,
     "head_probe": lambda: HeadProbe(candidates_per_row=4, importance=0.5, halflife_steps=3),
+    "probe_matching": lambda: ProbeMatching(candidates_per_row=4, halflife_steps=3),
+    "auto": lambda: Auto(HeadProbe(candidates_per_row=4), MixCD()),
     "mir": MIR,
     "screened": ScreenDamaged,
+    "screen_highest_loss": ScreenHighestLoss,
+    "screen_least_confidence": ScreenLeastConfidence,
+    "gradient_matching": GradientMatching,
+    "last_layer_influence": LastLayerInfluence,
+    "aser": ASER,
+    "own_rule": lambda: FunctionStrategy(any_of_them),
 }
 
 

@@ -1,7 +1,14 @@
 """The short form of `make soak`: a few runs, each killed and resumed several times."""
 
+from collections import Counter
+from inspect import isabstract, isclass
+
 import pytest
 
+from lightning_mixcd import MixCD, estimators, strategies
+from lightning_mixcd.estimators import Estimator
+from lightning_mixcd.strategies import Strategy
+from tests.soak.chancy import STRATEGIES
 from tests.soak.death import POINTS, Death
 from tests.soak.harness import kill_report, kill_training
 from tests.soak.plan import planned
@@ -58,7 +65,21 @@ def test_plan_of_the_long_form_has_every_setting_and_point():
     cases = [case for case, _ in trainings]
     deaths = [death for _, deaths in trainings for death in deaths] + reports
     assert len({(case.n_workers, case.n_processes, case.accumulate, case.saves) for case in cases}) == 16
-    assert len({case.strategy for case in cases}) == 8
+    assert Counter(case.strategy for case in cases) == dict.fromkeys(STRATEGIES, 4)
+    assert len(set(cases)) == len(cases)
     points = {(death.phase, death.point) for death in deaths if isinstance(death, Death)}
     assert points == {(phase, point) for phase in POINTS for point in range(len(POINTS[phase]))}
-    assert len(deaths) >= 100
+    assert len(deaths) >= 300
+
+
+def test_every_strategy_and_estimator_is_killed():
+    made = [make() for make in STRATEGIES.values()]
+    assert {type(strategy) for strategy in made} == exported(strategies, Strategy)
+    assert {type(strategy.estimator) for strategy in made if isinstance(strategy, MixCD)} == exported(
+        estimators, Estimator
+    )
+
+
+def exported(package, kind):
+    parts = {getattr(package, name) for name in package.__all__}
+    return {part for part in parts if isclass(part) and issubclass(part, kind) and not isabstract(part)}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mixcd import LeastConfidence, Ledger
+from lightning_mixcd import LeastConfidence, Ledger, MostSupportive
 from lightning_mixcd.errors import LedgerError
 from tests.strategies.drawing import counts, draws, started
 
@@ -23,9 +23,9 @@ class Probe:
 
 
 def test_confidence_is_made_of_logits():
-    recorded = Ledger.from_arrays([True] * N, [0.1] * N, confidence=CONFIDENCE)
+    scored = LEDGER.with_columns(confidence=CONFIDENCE)
     assert draws(started(LeastConfidence(), LEDGER), 4, 20) == draws(
-        started(LeastConfidence(), recorded), 4, 20
+        started(MostSupportive("confidence"), scored), 4, 20
     )
 
 
@@ -46,7 +46,7 @@ def test_it_cannot_be_learnt_from_losses():
         LeastConfidence("last_seen")
 
 
-def test_neither_column():
+def test_no_logits():
     with pytest.raises(
         LedgerError, match=r"must have a column `logits` .* for LeastConfidence, got columns \["
     ):
