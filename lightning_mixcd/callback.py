@@ -7,7 +7,6 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
-from torch.utils.data import Dataset
 from typing_extensions import override
 
 from lightning_mixcd.capture import Readout
@@ -23,6 +22,7 @@ from lightning_mixcd.schedules import EveryNSteps, Schedule
 from lightning_mixcd.session import Session
 from lightning_mixcd.settings import Settings
 from lightning_mixcd.strategies import Strategy
+from lightning_mixcd.types import AnyDataset
 from lightning_mixcd.wiring import rehearsal_step
 
 __all__ = ["RehearsalCallback"]
@@ -76,7 +76,7 @@ class RehearsalCallback(Callback):
         self,
         strategy: Strategy,
         *,
-        pool: Pool | Dataset[Any] | None = None,
+        pool: Pool | AnyDataset | None = None,
         ledger: Ledger | str | Path | None = None,
         mix_ratio: float | None = None,
         schedule: Schedule | None = None,

@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
+from torch.utils.data import Dataset
 
-__all__ = ["Outcome", "PoolRows"]
+__all__ = ["AnyDataset", "Outcome", "PoolRows"]
+
+# With `Dataset[Any]`, LightningCLI finds no parameters of a dataset named in a config file.
+if TYPE_CHECKING:
+    AnyDataset: TypeAlias = Dataset[Any]
+else:
+    AnyDataset = Dataset
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.errors import check_whole
 from lightning_mixcd.ledger import Ledger
+from lightning_mixcd.types import AnyDataset
 
 __all__ = ["RehearsalDataModule"]
 
@@ -65,7 +66,7 @@ class RehearsalDataModule(LightningDataModule):
     def __init__(
         self,
         finetune: LightningDataModule,
-        pool: Pool | Dataset[Any],
+        pool: Pool | AnyDataset,
         *,
         mix_ratio: float = 0.25,
         ledger: Ledger | str | Path | None = None,

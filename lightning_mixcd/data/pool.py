@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.data.vocabularies import tokenizer_of
 from lightning_mixcd.errors import check_whole
+from lightning_mixcd.types import AnyDataset
 
 __all__ = ["Pool"]
 
@@ -49,7 +50,7 @@ class Pool:
         2
     """
 
-    dataset: Dataset[Any]
+    dataset: AnyDataset
     collate_fn: Callable[[list[Any]], Any] | None = None
     num_workers: int = 0
     lag: int = 8

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,7 @@ def unknown_commands(block: Block, scripts: set[str], targets: set[str]) -> list
 @pytest.mark.parametrize("path", PYTHON_PAGES, ids=str)
 def test_python_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["page.py"])
     run_page(BLOCKS[path])
 
 
