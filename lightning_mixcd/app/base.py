@@ -17,6 +17,21 @@ from lightning_mixcd.wiring import rehearsal_step
 
 __all__ = ["base_model"]
 
+# Arguments of the Trainer that say how finetuning goes: base models are shared by runs that differ in them.
+OF_FINETUNING = (
+    "accumulate_grad_batches",
+    "callbacks",
+    "fast_dev_run",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "limit_train_batches",
+    "max_steps",
+    "max_time",
+    "min_epochs",
+    "min_steps",
+    "overfit_batches",
+)
+
 
 def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, Path]:
     """Train the base model on the prior task and record its ledger, unless that was done before.
@@ -25,7 +40,7 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
 
     Args:
         config: The app's configuration; `data`, `model`, `base` and `seed` decide what is made, but for
-            `model.lr` where `base.lr` is given.
+            `model.lr` where `base.lr` is given. `trainer` says on what it is made, and not for how long.
         pairing: The tasks.
 
     Returns:
@@ -59,6 +74,8 @@ def _pretraining(config: DictConfig) -> DictConfig:
         rate = config.base.pop("lr", None)
         if rate is not None:
             config.model.lr = rate
+        for name in OF_FINETUNING:
+            config.trainer.pop(name, None)
     return config
 
 

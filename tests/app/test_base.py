@@ -72,3 +72,15 @@ def test_rate_of_finetuning_is_not_the_base_models_where_that_has_its_own(config
     assert again == path
     assert all(torch.equal(value, before.state_dict()[name]) for name, value in module.state_dict().items())
     assert module.configure_optimizers().param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "option", ["fast_dev_run=true", "max_steps=1", "limit_train_batches=1", "gradient_clip_val=1e-6"]
+)
+def test_what_shortens_or_steers_finetuning_leaves_the_base_model_alone(option, config, tmp_path):
+    before, _ = base.base_model(config, make(config.data))
+    config = composed(tmp_path / "run", "base.max_epochs=1", f"base_dir={tmp_path}/other", f"+trainer.{option}")
+
+    module, _ = base.base_model(config, make(config.data))
+
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in module.state_dict().items())
