@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import hush, make
+from lightning_mixcd.app.outcome import Outcome
 from lightning_mixcd.app.run import callbacks, method_name, quiet_trainer
 from lightning_mixcd.data import Pool, RehearsalDataModule, union_pool
 from lightning_mixcd.record import record_ledger
@@ -177,6 +178,7 @@ def _fit(
     folder: Path,
 ) -> tuple[int, float]:
     rehearsal, others = callbacks(config)
+    outcome = Outcome(rehearsal)
     checkpoints = folder / "checkpoints"
     if config.trainer.enable_checkpointing:
         others.append(ModelCheckpoint(checkpoints))
@@ -184,12 +186,14 @@ def _fit(
     if (log := folder / "logs").exists():
         log.rename(folder / f"logs_{len([*folder.glob('logs_*')])}")
     logger = make(config.logger, save_dir=str(folder))
-    trainer: Trainer = make(config.trainer, logger=logger, callbacks=[rehearsal, *others])
+    trainer: Trainer = make(config.trainer, logger=logger, callbacks=[rehearsal, *others, outcome])
     data = RehearsalDataModule(task, pool, mix_ratio=config.mix_ratio, ledger=ledger, order_seed=config.seed)
     seed_everything(config.seed, workers=True, verbose=False)
     start = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=newest_checkpoint(checkpoints))
-    return rehearsal.compute_units, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    outcome.collect(trainer)
+    return outcome.compute_units, seconds
 
 
 def _measure(config: DictConfig, module: LightningModule, tasks: Tasks) -> list[float]:

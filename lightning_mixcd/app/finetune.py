@@ -9,11 +9,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig
-from typing_extensions import override
 
 from lightning_mixcd.adapters import Adapter
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import hush, make
+from lightning_mixcd.app.outcome import Outcome
 from lightning_mixcd.app.run import callbacks, method_name, quiet_trainer
 from lightning_mixcd.data import Pool, RehearsalDataModule
 from lightning_mixcd.report.records import METRICS, Record, damaged_share
@@ -39,8 +39,8 @@ def train(config: DictConfig) -> Record:
     pairing: Pairing = make(config.data)
     module, ledger = base_model(config, pairing)
     rehearsal, others = callbacks(config)
-    measured = _Measured()
-    hooks = [rehearsal, *others, measured]
+    outcome = Outcome(rehearsal)
+    hooks = [rehearsal, *others, outcome]
     trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=hooks)
     data = _data(config, pairing, Path(config.ledger or ledger))
     base = copy.deepcopy(module.state_dict()) if config.wise_ft else {}
@@ -48,9 +48,11 @@ def train(config: DictConfig) -> Record:
     start = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
     seconds = time.perf_counter() - start
-    if measured.step != trainer.global_step:
-        trainer.validate(module, datamodule=data, verbose=False)
+    outcome.collect(trainer)
     output = Path(HydraConfig.get().runtime.output_dir)
+    share = damaged_share(output / METRICS)
+    if not outcome.measured:
+        trainer.validate(module, datamodule=data, verbose=False)
     record = Record(
         name=name,
         mix_ratio=config.mix_ratio,
@@ -58,11 +60,11 @@ def train(config: DictConfig) -> Record:
         data=HydraConfig.get().runtime.choices["data"],
         prior_accuracy=float(trainer.callback_metrics[PRIOR]),
         new_accuracy=float(trainer.callback_metrics[NEW]),
-        compute_units=rehearsal.compute_units,
+        compute_units=outcome.compute_units,
         seconds=seconds,
-        damaged_share=damaged_share(output / METRICS),
-        steps=trainer.global_step,
-        exhausted=rehearsal.exhausted,
+        damaged_share=share,
+        steps=outcome.steps,
+        exhausted=outcome.exhausted,
         rehearsal_weight=config.rehearsal_weight,
         penalties=tuple(config.penalty),
         **_parameters(module, others),
@@ -75,16 +77,6 @@ def train(config: DictConfig) -> Record:
             point = replace(record, alpha=alpha, prior_accuracy=found[PRIOR], new_accuracy=found[NEW])
             point.write(output / f"wise_ft_{alpha:g}")
     return record
-
-
-class _Measured(Callback):
-    """Notes the step of the last validation, which need not be the last step of the run."""
-
-    step = -1
-
-    @override
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.step = trainer.global_step
 
 
 def _data(config: DictConfig, pairing: Pairing, ledger: Path) -> RehearsalDataModule:

@@ -3,6 +3,8 @@
 import pytest
 
 from lightning_mixcd.app import finetune
+from lightning_mixcd.report.records import read_records
+from tests.processes import start
 from tests.app.composing import composed
 
 
@@ -14,3 +16,22 @@ def test_a_run_is_measured_at_its_end_whenever_it_is_validated(every, tmp_path):
         return record.prior_accuracy, record.new_accuracy, record.compute_units, record.steps
 
     assert measured("seldom", f"+trainer.check_val_every_n_epoch={every}") == measured("always")
+
+
+def train_in_two(folder):
+    two = ["trainer=ddp_cpu", "trainer.strategy=ddp_fork", "trainer.log_every_n_steps=1"]
+    finetune.train(composed(folder, "base.max_epochs=1", "trainer.max_epochs=1", *two))
+
+
+@pytest.mark.slow
+def test_what_two_processes_counted_is_in_the_record(tmp_path):
+    folder, printed = tmp_path / "run", [tmp_path / "out", tmp_path / "err"]
+    child = start(train_in_two, folder, folder=tmp_path, printed=printed)
+    child.join(120)
+    child.kill()
+    assert child.exitcode == 0, printed[1].read_text()
+    [record] = read_records(folder).values()
+    # 175 samples in each process, 43 rehearsed ones beside them; and the ledger.
+    assert record.steps == 6
+    assert record.compute_units == 600 + 3 * 2 * (175 + 43)
+    assert record.damaged_share is not None

@@ -1,0 +1,54 @@
+"""What a run came to, also where Lightning trained it in processes of its own."""
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_mixcd.callback import RehearsalCallback
+
+__all__ = ["Outcome"]
+
+
+class Outcome(Callback):
+    """Brings the counts of a run home: `ddp_spawn` trains copies, of which only weights and metrics come back.
+
+    Args:
+        rehearsal: The callback that rehearses; must come before this one.
+
+    Attributes:
+        steps: Optimizer steps made.
+        measured: Whether the run was validated behind the last of them.
+        compute_units: As of the callback.
+        exhausted: As of the callback.
+    """
+
+    def __init__(self, rehearsal: RehearsalCallback) -> None:
+        self.rehearsal = rehearsal
+        self.steps, self.compute_units = 0, 0
+        self.measured = self.exhausted = False
+        self._step = -1  # of the last validation, which need not be the last one of the run
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._step = trainer.global_step
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            counts = {
+                "steps": trainer.global_step,
+                "measured": self._step == trainer.global_step,
+                "compute_units": self.rehearsal.compute_units,
+                "exhausted": self.rehearsal.exhausted,
+            }
+            trainer.callback_metrics.update({f"run/{name}": torch.tensor(n) for name, n in counts.items()})
+
+    def collect(self, trainer: Trainer) -> None:
+        """Take the counts over, right behind `fit`.
+
+        Args:
+            trainer: Which has fitted.
+        """
+        for name in ("steps", "measured", "compute_units", "exhausted"):
+            setattr(self, name, trainer.callback_metrics[f"run/{name}"].item())
