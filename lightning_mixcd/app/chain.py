@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.outcome import Outcome
-from lightning_mixcd.app.run import callbacks, method_name, quiet_trainer
+from lightning_mixcd.app.run import callbacks, check_options, method_name, quiet_trainer
 from lightning_mixcd.data import Pool, RehearsalDataModule, union_pool
 from lightning_mixcd.record import record_ledger
 from lightning_mixcd.report.chains import ChainRecord
@@ -60,6 +60,8 @@ def run_chain(config: DictConfig) -> ChainRecord:
     """
     hush()
     output = Path(HydraConfig.get().runtime.output_dir)
+    check_options(config)
+    callbacks(config)  # refuses what cannot be made
     _check(config, output)
     tasks = _tasks(config)
     names = [*tasks]

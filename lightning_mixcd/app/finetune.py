@@ -14,8 +14,9 @@ from lightning_mixcd.adapters import Adapter
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.outcome import Outcome
-from lightning_mixcd.app.run import callbacks, method_name, quiet_trainer
+from lightning_mixcd.app.run import callbacks, check_options, method_name, quiet_trainer
 from lightning_mixcd.data import Pool, RehearsalDataModule
+from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.records import METRICS, Record, damaged_share
 from lightning_mixcd.tasks import Pairing
 from lightning_mixcd.weights import wise_ft_curve
@@ -36,9 +37,12 @@ def train(config: DictConfig) -> Record:
     """
     hush()
     name = method_name(config)
+    check_options(config)
+    if config.ledger:
+        Ledger.open(config.ledger)  # refuses what is none, where `fit` would record one
+    rehearsal, others = callbacks(config)
     pairing: Pairing = make(config.data)
     module, ledger = base_model(config, pairing)
-    rehearsal, others = callbacks(config)
     outcome = Outcome(rehearsal)
     hooks = [rehearsal, *others, outcome]
     trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=hooks)

@@ -9,10 +9,34 @@ from lightning_mixcd.app.budget import TrainingBudget
 from lightning_mixcd.app.conf import make
 from lightning_mixcd.app.true_rates import TrueRates
 from lightning_mixcd.callback import RehearsalCallback
+from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.strategies import MixCD, Oracle
 
-__all__ = ["callbacks", "method_name", "quiet_trainer"]
+__all__ = ["callbacks", "check_options", "method_name", "quiet_trainer"]
+
+
+def check_options(config: DictConfig) -> None:
+    """Refuse what would only fail behind the training of the base model, or at the very end.
+
+    Args:
+        config: The app's configuration.
+
+    Raises:
+        ValueError: If `mix_ratio`, `wise_ft` or the trainer's `limit_val_batches` is out of range.
+    """
+    Ration(config.mix_ratio)
+    if outside := [alpha for alpha in config.wise_ft if not 0 <= alpha <= 1]:
+        raise ValueError(
+            f"`wise_ft` must be points in [0, 1], from the base to the finetuned model, got {outside}. Take "
+            "for example wise_ft=[0,0.5]."
+        )
+    if config.trainer.get("limit_val_batches") == 0:
+        raise ValueError(
+            "`trainer.limit_val_batches` must not be 0, since a run is measured at its end. Take "
+            f"+trainer.check_val_every_n_epoch={config.trainer.get('max_epochs') or 1000} to validate at the "
+            "end alone."
+        )
 
 
 def method_name(config: DictConfig) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_mixcd.app import finetune
+from lightning_mixcd.app import chain, finetune
 from lightning_mixcd.report.records import read_records
 from tests.processes import start
 from tests.app.composing import composed
@@ -35,3 +35,22 @@ def test_what_two_processes_counted_is_in_the_record(tmp_path):
     assert record.steps == 6
     assert record.compute_units == 600 + 3 * 2 * (175 + 43)
     assert record.damaged_share is not None
+
+
+@pytest.mark.parametrize("run", [finetune.train, chain.run_chain], ids=["run", "chain"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("+trainer.limit_val_batches=0", "check_val_every_n_epoch"),
+        ("+strategy.floor=2", "floor"),
+        ("mix_ratio=-1", "mix_ratio"),
+        ("wise_ft=[0,2]", "wise_ft"),
+        ("ledger=nowhere", "ledger"),
+    ],
+)
+def test_what_could_not_end_well_is_refused_before_anything_is_made(run, option, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stages = ["experiment=chain"] if run is chain.run_chain else []
+    with pytest.raises(Exception, match=message):
+        run(composed(tmp_path / "run", *stages, f"base_dir={tmp_path}/base", option))
+    assert not [*tmp_path.iterdir()]
