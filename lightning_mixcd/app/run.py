@@ -86,6 +86,8 @@ def callbacks(config: DictConfig) -> tuple[RehearsalCallback, list[Callback]]:
     )
     # An average of the weights is one of the adapted module.
     others: list[Callback] = [*make(config.adapter).values(), *make(config.weights).values(), ExactResume()]
+    own = make(config.trainer.get("callbacks")) or []
+    others += own if isinstance(own, list) else [own]
     if is_mark:
         others.append(TrainingBudget(config.max_compute_units))
     if config.true_rates_every and isinstance(strategy, MixCD):
@@ -105,6 +107,6 @@ def quiet_trainer(config: DictConfig) -> Trainer:
         The trainer.
     """
     trainer: Trainer = make(
-        config.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False
+        config.trainer, callbacks=None, logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
     return trainer

@@ -54,3 +54,10 @@ def test_what_could_not_end_well_is_refused_before_anything_is_made(run, option,
     with pytest.raises(Exception, match=message):
         run(composed(tmp_path / "run", *stages, f"base_dir={tmp_path}/base", option))
     assert not [*tmp_path.iterdir()]
+
+
+def test_callbacks_of_the_users_own_act_in_finetuning(tmp_path):
+    target = "_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/new/accuracy"
+    own = f"+trainer.callbacks=[{{{target}, patience: 1, min_delta: 1.0}}]"
+    record = finetune.train(composed(tmp_path / "run", "base.max_epochs=1", "wise_ft=[0]", own))
+    assert record.steps == 22  # of two epochs
