@@ -50,16 +50,21 @@ def load_run(folder: Path) -> FinishedRun:
         The run, both models on the CPU.
 
     Raises:
-        ValueError: If this is no finished run of two tasks, it has an adapter, or left no weights.
+        ValueError: If this is no finished run of two tasks, it has an adapter, or left no weights of its end.
     """
     config = _config(folder)
     record = read_records(folder)[folder]
-    checkpoint = _checkpoint(folder)
+    checkpoint = torch.load(path := _checkpoint(folder), map_location="cpu", weights_only=True)
+    if checkpoint["global_step"] != record.steps:
+        raise ValueError(
+            f"`run` must have left the weights of its end, after {record.steps} steps, but {path} is of step "
+            f"{checkpoint['global_step']}. Train without `val_check_interval` and `check_val_every_n_epoch`, "
+            "by which Lightning chooses when it saves."
+        )
     pairing: Pairing = make(config.data)
     base, ledger = base_model(config, pairing)
     finetuned: LightningModule = make(config.model)
-    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    finetuned.load_state_dict(weights)
+    finetuned.load_state_dict(checkpoint["state_dict"])
     pool = pairing.pool if isinstance(pairing.pool, Pool) else Pool(pairing.pool)
     new: LightningDataModule = pairing.new
     new.prepare_data()

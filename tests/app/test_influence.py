@@ -233,6 +233,12 @@ def without_weights(folder):
     shutil.rmtree(folder / "logs" / "checkpoints")
 
 
+def with_weights_of_before(folder):
+    [path] = folder.rglob("*.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    torch.save({**checkpoint, "global_step": 9}, path)
+
+
 def without_result(folder):
     (folder / "result.json").unlink()
 
@@ -253,6 +259,7 @@ def with_option(**options):
     ("change", "message"),
     [
         (without_weights, "must have left the finetuned weights in one checkpoint, got \\[\\]"),
+        (with_weights_of_before, r"of its end, after \d+ steps, but .*\.ckpt is of step 9"),
         (without_result, r"There is no result\.json below"),
         (without_config, r"must be the folder of one run of `mixcd-train`, but .* has no \.hydra"),
         (with_option(stages={"first": {}}), "got a chain of tasks in"),
