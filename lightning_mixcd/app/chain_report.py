@@ -12,7 +12,9 @@ from lightning_mixcd.report.files import replacing
 from lightning_mixcd.report.intervals import Interval
 from lightning_mixcd.report.matrix import plot_matrices
 from lightning_mixcd.report.picture import Value
+from lightning_mixcd.report.records import FILE
 from lightning_mixcd.report.saving import save_rows
+from lightning_mixcd.report.sweep import notes_on, wanted_names
 
 __all__ = ["report_chains"]
 
@@ -20,12 +22,13 @@ HEADS = {name: name.removesuffix("_transfer") for name in (*SCORES, "forward_tra
 GAINS = {"final": "final gain", "forgetting": "forgetting change"}
 
 
-def report_chains(folder: Path, *, reference: str, console: Console) -> bool:
+def report_chains(folder: Path, *, reference: str, only: str | None, console: Console) -> bool:
     """Print a table of the chains below a folder, and write it there as CSV and Markdown, with heat maps.
 
     Args:
         folder: The folder.
         reference: Name of the method to compare with.
+        only: Names of the methods to show, with commas between; all if None.
         console: Where to print.
 
     Returns:
@@ -34,10 +37,17 @@ def report_chains(folder: Path, *, reference: str, console: Console) -> bool:
     records = read_chains(folder)
     if not records:
         return False
+    wanted = wanted_names({record.name for record in records}, only)
+    records = [record for record in records if record.name in wanted]
     rows, tasks = compare_chains(records, reference), records[0].tasks
     columns = _columns(rows)
     title = f"{' > '.join(tasks)}: scores and differences to {reference} in %, with 95 % CI"
     print_table(console, title, columns)
+    notes = notes_on(folder, wanted, reference)
+    if single := sorted(path.parent for path in folder.rglob(FILE)):
+        notes.append(f"Beside the chains, in no table: {len(single)} other runs, such as {single[0]}.")
+    for note in notes:
+        console.print(note, style="yellow", soft_wrap=True, markup=False)
     save_rows([_flat(row) for row in rows], folder / "chains.csv")
     with replacing(folder / "chains.md") as aside:
         aside.write_text(markdown(columns), encoding="utf-8")
@@ -45,7 +55,7 @@ def report_chains(folder: Path, *, reference: str, console: Console) -> bool:
     with replacing(folder / "chains.png") as aside:
         plot_matrices(matrices, tasks).savefig(aside, dpi=150)
     for ending in ("csv", "md", "png"):
-        console.print(f"wrote {folder / 'chains'}.{ending}", soft_wrap=True)
+        console.print(f"wrote {folder / 'chains'}.{ending}", soft_wrap=True, markup=False)
     return True
 
 

@@ -25,9 +25,10 @@ def main() -> None:
     arguments = parser.parse_args()
     console = wide_console()
     try:
-        if report_chains(arguments.folder, reference=arguments.reference, console=console):
+        chosen = {"reference": arguments.reference, "only": arguments.only}
+        if report_chains(arguments.folder, **chosen, console=console):
             return
-        sweep = read_sweep(arguments.folder, reference=arguments.reference, only=arguments.only)
+        sweep = read_sweep(arguments.folder, **chosen)
         configs = read_configs(sweep)
     except ValueError as error:
         parser.error(str(error))

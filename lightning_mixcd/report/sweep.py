@@ -1,6 +1,6 @@
 """All runs below a folder, read once for every figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from lightning_mixcd.report.records import (
 from lightning_mixcd.report.style import Style, chosen_methods, short, styles
 from lightning_mixcd.report.tables import Row, compare
 
-__all__ = ["Group", "Logged", "Sweep", "read_sweep"]
+__all__ = ["Group", "Logged", "Sweep", "notes_on", "read_sweep", "wanted_names"]
 
 Group = tuple[str, Setting]  # runs that differ in seed only
 Logged = Mapping[str, Mapping[int, float]]  # what a run logged: values by step, by name
@@ -126,12 +126,10 @@ def read_sweep(folder: Path, *, reference: str = "uniform", only: str | None = N
     Raises:
         ValueError: If there is none, their records cannot be read or compared, or `only` names others.
     """
-    records, notes = _chosen(read_records(folder), only), []
-    notes += [
-        f"Incomplete, without a record, and in no table or figure: {run}" for run in incomplete_runs(folder)
-    ]
-    if reference not in {record.name for record in records.values()}:
-        notes.append(f"No run is of {reference}, so that there are no gains. Choose another --reference.")
+    records = read_records(folder)
+    wanted = wanted_names({record.name for record in records.values()}, only)
+    records = {path: record for path, record in records.items() if record.name in wanted}
+    notes = notes_on(folder, wanted, reference)
     logs: dict[Path, Logged] = {}
     for run in records:
         try:
@@ -142,13 +140,42 @@ def read_sweep(folder: Path, *, reference: str = "uniform", only: str | None = N
     return Sweep(records, logs, reference, notes)
 
 
-def _chosen(records: dict[Path, Record], only: str | None) -> dict[Path, Record]:
-    if only is None:
-        return records
-    there, wanted = {record.name for record in records.values()}, {*only.split(",")}
+def wanted_names(there: Set[str], only: str | None) -> Set[str]:
+    """Say which methods to show.
+
+    Args:
+        there: Names of all methods.
+        only: Names of those to show, with commas between; all if None.
+
+    Returns:
+        Their names.
+
+    Raises:
+        ValueError: If there is no such method.
+    """
+    wanted = there if only is None else {*only.split(",")}
     if not wanted <= there:
         raise ValueError(
             f"`--only` must name methods of these runs, got {sorted(wanted - there)}. There are "
             f"{sorted(there)}."
         )
-    return {path: record for path, record in records.items() if record.name in wanted}
+    return wanted
+
+
+def notes_on(folder: Path, there: Set[str], reference: str) -> list[str]:
+    """Say what a reader has to know of the runs below a folder.
+
+    Args:
+        folder: The folder.
+        there: Names of the methods shown.
+        reference: Name of the method to compare with.
+
+    Returns:
+        Which runs are incomplete, and whether there is nothing to compare with.
+    """
+    notes = [
+        f"Incomplete, without a record, and in no table or figure: {run}" for run in incomplete_runs(folder)
+    ]
+    if reference not in there:
+        notes.append(f"No run is of {reference}, so that there are no gains. Choose another --reference.")
+    return notes

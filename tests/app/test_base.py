@@ -79,7 +79,9 @@ def test_rate_of_finetuning_is_not_the_base_models_where_that_has_its_own(config
 )
 def test_what_shortens_or_steers_finetuning_leaves_the_base_model_alone(option, config, tmp_path):
     before, _ = base.base_model(config, make(config.data))
-    config = composed(tmp_path / "run", "base.max_epochs=1", f"base_dir={tmp_path}/other", f"+trainer.{option}")
+    config = composed(
+        tmp_path / "run", "base.max_epochs=1", f"base_dir={tmp_path}/other", f"+trainer.{option}"
+    )
 
     module, _ = base.base_model(config, make(config.data))
 

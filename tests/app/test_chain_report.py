@@ -6,6 +6,7 @@ import pytest
 
 from lightning_mixcd.app import report
 from lightning_mixcd.report.chains import SCORES, ChainRecord
+from lightning_mixcd.report.records import Record
 
 
 def write(folder, name, seed, last, **settings):
@@ -60,3 +61,22 @@ def test_settings_are_told_apart_where_they_differ(sweep, monkeypatch):
 def test_other_reference(sweep, monkeypatch):
     _, shown = run(sweep, monkeypatch, "--reference", "mixcd")
     assert [row["final gain"] for row in shown] == ["-", "-5.0"]
+
+
+def test_only_some_methods(sweep, monkeypatch, capsys):
+    _, shown = run(sweep, monkeypatch, "--only", "uniform")
+    assert [row["method"] for row in shown] == ["uniform"]
+    with pytest.raises(SystemExit):
+        run(sweep, monkeypatch, "--only", "uniform,gem")
+    assert "got ['gem']" in capsys.readouterr().err
+
+
+def test_what_is_in_no_table_is_told(sweep, monkeypatch, capsys):
+    (sweep / "killed" / ".hydra").mkdir(parents=True)
+    (sweep / "killed" / ".hydra" / "config.yaml").touch()
+    Record("mixcd", 0.25, 0, "digits", 0.9, 0.9, 100, 1.0).write(sweep / "single")
+    run(sweep, monkeypatch, "--reference", "oracle")
+    printed = capsys.readouterr().out
+    assert f"Incomplete, without a record, and in no table or figure: {sweep / 'killed'}" in printed
+    assert f"Beside the chains, in no table: 1 other runs, such as {sweep / 'single'}." in printed
+    assert "No run is of oracle" in printed

@@ -4,8 +4,8 @@ import pytest
 
 from lightning_mixcd.app import chain, finetune
 from lightning_mixcd.report.records import read_records
-from tests.processes import start
 from tests.app.composing import composed
+from tests.processes import start
 
 
 @pytest.mark.parametrize("every", [2, 10], ids=["before the end", "never"])
@@ -48,7 +48,9 @@ def test_what_two_processes_counted_is_in_the_record(tmp_path):
         ("ledger=nowhere", "ledger"),
     ],
 )
-def test_what_could_not_end_well_is_refused_before_anything_is_made(run, option, message, tmp_path, monkeypatch):
+def test_what_could_not_end_well_is_refused_before_anything_is_made(
+    run, option, message, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     stages = ["experiment=chain"] if run is chain.run_chain else []
     with pytest.raises(Exception, match=message):
