@@ -17,7 +17,7 @@ from lightning_mixcd.app.outcome import Outcome
 from lightning_mixcd.app.run import callbacks, check_options, method_name, quiet_trainer
 from lightning_mixcd.data import Pool, RehearsalDataModule
 from lightning_mixcd.ledger import Ledger
-from lightning_mixcd.report.records import METRICS, Record, damaged_share
+from lightning_mixcd.report.records import FILE, METRICS, Record, damaged_share
 from lightning_mixcd.tasks import Pairing
 from lightning_mixcd.weights import wise_ft_curve
 
@@ -48,12 +48,15 @@ def train(config: DictConfig) -> Record:
     trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=hooks)
     data = _data(config, pairing, Path(config.ledger or ledger))
     base = copy.deepcopy(module.state_dict()) if config.wise_ft else {}
+    output = Path(HydraConfig.get().runtime.output_dir)
+    # Of an earlier run in this folder, whose log Lightning deletes.
+    for known in [output / FILE, *output.glob(f"wise_ft_*/{FILE}")]:
+        known.unlink(missing_ok=True)
     seed_everything(config.seed, workers=True, verbose=False)
     start = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
     seconds = time.perf_counter() - start
     outcome.collect(trainer)
-    output = Path(HydraConfig.get().runtime.output_dir)
     share = damaged_share(output / METRICS)
     if not outcome.measured:
         trainer.validate(module, datamodule=data, verbose=False)

@@ -10,7 +10,7 @@ __all__ = ["Outcome"]
 
 
 class Outcome(Callback):
-    """Brings the counts of a run home: of the copies that `ddp_spawn` trains, only weights and metrics return.
+    """Brings the counts of a run home: of copies that `ddp_spawn` trains, only weights and metrics return.
 
     Args:
         rehearsal: The callback that rehearses; must come before this one.

@@ -4,6 +4,7 @@ import pytest
 
 from lightning_mixcd.app import chain, finetune
 from lightning_mixcd.report.records import read_records
+from lightning_mixcd.tasks import Classifier
 from tests.app.composing import composed
 from tests.processes import start
 
@@ -63,3 +64,16 @@ def test_callbacks_of_the_users_own_act_in_finetuning(tmp_path):
     own = f"+trainer.callbacks=[{{{target}, patience: 1, min_delta: 1.0}}]"
     record = finetune.train(composed(tmp_path / "run", "base.max_epochs=1", "wise_ft=[0]", own))
     assert record.steps == 22  # of two epochs
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists")
+def test_a_run_that_is_made_again_leaves_no_record_of_the_first(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    short = ["base.max_epochs=1", "trainer.max_epochs=1", "trainer.enable_checkpointing=false"]
+    finetune.train(composed(tmp_path / "run", *short, "wise_ft=[0]"))
+    monkeypatch.setattr(Classifier, "training_step", fail)
+    with pytest.raises(RuntimeError, match="memory"):
+        finetune.train(composed(tmp_path / "run", *short))
+    assert not [*tmp_path.rglob("result.json")]
