@@ -152,6 +152,10 @@ class Readout:
             )
         return linear[-1]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of the model has a copy of this; what has a graph cannot be copied.
+        return {**vars(self), "_captured": None, "_head_call": None}
+
     def forget(self) -> None:
         """Drop what was heard until now, such as that of a validation batch."""
         self._captured: Tensor | None = None

@@ -56,6 +56,9 @@ class BatchHook:
             batch = self.transform(batch)
         return self.inner(batch, dataloader_idx)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _as_it_was, (self.inner,)
+
     def undo(self) -> None:
         """Put the hook back as it was; several on one hook may be undone in any order."""
         self.active = False
@@ -83,18 +86,21 @@ class StepHook:
         self.active = True
         pl_module.__dict__["training_step"] = self
 
-    def __call__(self, batch: object, *args: object) -> object:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         """Make the step and change what comes of it.
 
         Args:
-            batch: The batch.
-            *args: Its number, if the module asks for it.
+            *args: The batch, and its number if the module asks for it.
+            **kwargs: The same by name, where the module calls its own step.
 
         Returns:
             What Lightning goes on with.
         """
-        outputs = self.inner(batch, *args)
-        return self.change(outputs, batch, *args) if self.active else outputs
+        outputs = self.inner(*args, **kwargs)
+        return self.change(outputs, *args, *kwargs.values()) if self.active else outputs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _as_it_was, (self.inner,)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -164,6 +170,11 @@ def own_hook(trainer: Trainer, pl_module: LightningModule, name: str) -> Callabl
     while isinstance(hook, BatchHook):
         hook = hook.inner
     return hook
+
+
+# In a copy of the module, or one loaded from a pickle, the method has nothing before or behind it.
+def _as_it_was(method: Callable[..., object]) -> Callable[..., object]:
+    return method
 
 
 def _owner(trainer: Trainer, pl_module: LightningModule, name: str) -> DataHooks:

@@ -1,13 +1,15 @@
 """Standing before a batch hook: on whose object, in which stage, and put back in any order."""
 
+import copy
 import itertools
+import pickle
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_mixcd.wiring import BatchHook, own_hook
+from lightning_mixcd.wiring import BatchHook, StepHook, own_hook
 from tests.toys import Finetune, Toy, finetune, trainer
 
 NAME = "on_after_batch_transfer"
@@ -123,3 +125,31 @@ def test_what_the_transform_returns_is_trained_on(name):
     module = Toy()
     trainer(Standing()).fit(module, DataLoader(finetune(), 20))
     assert module.seen == [[*range(20)] * 2, [*range(20, 40)] * 2]
+
+
+def unpickled(module):
+    return pickle.loads(pickle.dumps(module))  # noqa: S301 -- our own
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, unpickled])
+def test_copy_of_a_hooked_module_is_as_without_hooks(copied):
+    module, stub = Hooked(), Stub()
+    stub.iterator = (i for i in ())  # which nobody can copy
+    BatchHook(stub, module, tagged("ours"))
+    StepHook(module, lambda outputs, *_: None)
+    other = copied(module)
+    assert other.on_after_batch_transfer([], 0) == ["module"]
+    assert other.training_step.__func__ is Toy.training_step
+    assert other.training_step.__self__ is other
+
+
+def test_module_may_call_its_own_step_by_name():
+    class ByName(Toy):
+        def validation_step(self, batch, batch_idx):
+            return self.training_step(batch=batch, batch_idx=batch_idx)
+
+    module, changed = ByName(), []
+    StepHook(module, lambda outputs, *given: changed.append(given) or outputs)
+    trainer().fit(module, DataLoader(finetune(), 20), DataLoader(finetune(), 40))
+    assert len(module.seen) == 2
+    assert [len(batch[0]) for batch, _ in changed] == [40, 20, 20, 40]

@@ -1,5 +1,6 @@
 """What a run with rehearsal leaves as it is: number of forwards, the user's batches, chance, validation."""
 
+import copy
 import random
 
 import lightning.pytorch as pl
@@ -14,6 +15,7 @@ from lightning_mixcd import (
     MixCD,
     NoRehearsal,
     Pool,
+    Readout,
     RehearsalCallback,
     Uniform,
     UniformCorrect,
@@ -210,3 +212,17 @@ def test_pool_of_one_sample_per_class_is_enough_for_small_draws():
     module = Toy()
     trainer(RehearsalCallback(Uniform(), pool=three, mix_ratio=0.375)).fit(module, DataLoader(finetune(), 8))
     assert [sorted(step) for step in rehearsed(module)] == [sorted(int(x[-1]) - 1000 for x, _ in three)] * 5
+
+
+# As for a moving average of the weights. In the middle of a batch end, the readout still holds what it heard.
+@pytest.mark.parametrize("readout", [Readout(), Readout(module="net"), Readout(features="net.3")])
+def test_module_can_be_copied_at_any_time(readout):
+    class Copying(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.copy = copy.deepcopy(pl_module)
+
+    module, copying = Toy(), Copying()
+    callback = RehearsalCallback(Uniform(), pool=Pool(pool(), num_workers=1), readout=readout)
+    trainer(copying, callback).fit(module, DataLoader(finetune(), 8))
+    assert torch.equal(weights(copying.copy), weights(module))
+    assert copying.copy.training_step.__self__ is copying.copy
