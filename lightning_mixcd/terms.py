@@ -205,8 +205,9 @@ class Terms:
             for name, parameter in self.module.named_parameters()
             if parameter.grad is not None
         }
-        for penalty in changing:
-            penalty.change_gradients(gradients, self.apart, self._total)
+        if gradients:  # none where the module's step has returned none
+            for penalty in changing:
+                penalty.change_gradients(gradients, self.apart, self._total)
         self.apart = []
         if scaler is not None:
             skip_if_not_finite(scaler, optimizer, gradients.values())
