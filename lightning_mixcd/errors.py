@@ -9,6 +9,7 @@ __all__ = [
     "JoinError",
     "LedgerError",
     "PoolError",
+    "check_kept",
     "check_number",
     "check_whole",
     "of_the_pool",
@@ -42,6 +43,24 @@ def check_whole(**arguments: object) -> None:
         TypeError: If one is something else, such as a text from a command line.
     """
     _check_kind(arguments, Integral, "a whole number", "an int")
+
+
+def check_kept(found: int, given: int) -> None:
+    """Refuse a batch that has lost or won rows on its way: pool samples are told by their place.
+
+    Args:
+        found: Rows of the batch as the model got it.
+        given: Rows that went into it.
+
+    Raises:
+        CaptureError: If these are other numbers.
+    """
+    if found != given:
+        raise CaptureError(
+            f"Batch hooks must keep every row in its place, so that pool samples are found again, got "
+            f"{found} rows for {given}. Filter the data beforehand, and make further views of rows in "
+            "`training_step`."
+        )
 
 
 def check_number(**arguments: object) -> None:

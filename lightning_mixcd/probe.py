@@ -20,7 +20,8 @@ from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.pool_fetch import PoolFetch, as_it_is
 from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.data.streams import Streams
-from lightning_mixcd.errors import CaptureError, of_the_pool
+from lightning_mixcd.errors import CaptureError, check_kept, of_the_pool
+from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.functional.tolerance import right_now
 from lightning_mixcd.types import PoolRows
@@ -112,6 +113,7 @@ class Probe:
                 # By the samples alone, so that a recording that was interrupted goes on as it would have.
                 with seeded(stream_key(0, chunk[0])), self.context():
                     moved = self.transfer(fetched.batch)
+                    check_kept(n_rows(plain(moved)), len(chunk))
                     with of_the_pool():
                         outputs = outputs_of(self.module, PoolRows(moved), self.readout)
                 self.forwards += len(chunk)

@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_mixcd.baseline import Baseline
 from lightning_mixcd.capture import Listening
 from lightning_mixcd.data.streams import Streams
-from lightning_mixcd.errors import CaptureError
-from lightning_mixcd.functional.joining import join
+from lightning_mixcd.errors import CaptureError, check_kept
+from lightning_mixcd.functional.joining import join, n_rows
 from lightning_mixcd.learner import Learner, Ticket
 from lightning_mixcd.ledger_source import LedgerSource
 from lightning_mixcd.look import Look
@@ -173,6 +173,7 @@ class Session:
             self.terms.apart.append(Apart(apart, ticket, self.look))
             return batch
         self._ticket = self.terms.ticket = ticket
+        self.terms.joined = n_rows(batch) + ticket["index"].shape[0]
         if self._separate is not None:
             self._separate.expect(self._transfer.alone(rows, key=key))
             return batch
@@ -277,10 +278,12 @@ class Session:
             self._listeners.append(self.readout.attach(self.module))
 
     def _note(self, ticket: Ticket, outputs: object, batch: object, rows: int) -> None:
+        n = ticket["index"].shape[0]
         if self._separate is not None:
             reading = self._separate.reading
+            check_kept(self._separate.rows, n)
         else:
-            n = ticket["index"].shape[0]
+            check_kept(rows, self.terms.joined)
             reading = self.readout.read(outputs, batch, rows=rows, last=n, **(self._wanted or {}))
         if reading is not None:
             self.learner.add(ticket, reading)

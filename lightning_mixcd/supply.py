@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_mixcd.baseline import Baseline
 from lightning_mixcd.data.host_copy import to_device
 from lightning_mixcd.data.stream import PoolStream
+from lightning_mixcd.errors import check_kept
 from lightning_mixcd.functional.joining import n_rows, pick_rows
 from lightning_mixcd.learner import Ticket
 from lightning_mixcd.ledger.columns import Array
@@ -86,7 +87,9 @@ class Supply:
         self, strategy: Screening, n: int, ticket: Ticket, rows: object, finetune: object
     ) -> tuple[Ticket, object]:
         ticket = {name: to_device(values, self._device) for name, values in ticket.items()}
-        rows_seen = self._transfer.marked(self._transfer.preview(rows))
+        shown = self._transfer.preview(rows)
+        check_kept(n_rows(shown), n * self._per_row)
+        rows_seen = self._transfer.marked(shown)
         finetune_seen = self._transfer.preview(finetune)
         chosen = strategy.screen(Candidates(rows_seen, finetune_seen, ticket, self._look), n)
         return {name: values[chosen] for name, values in ticket.items()}, pick_rows(rows, chosen)

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.host_copy import to_device
-from lightning_mixcd.errors import CaptureError
+from lightning_mixcd.errors import CaptureError, check_kept
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.ledger.columns import Array
@@ -57,6 +57,7 @@ class Terms:
         self.separate = separate
         self.apart: list[Apart] = []
         self.ticket: Mapping[str, Tensor] | None = None  # of the rehearsed rows in the batch being trained
+        self.joined = 0  # rows of that batch, when they joined it
         self._hook: StepHook | None = None
 
     @cached_property
@@ -125,6 +126,7 @@ class Terms:
         else:
             with self.look.bare():
                 kept, its_outputs, its_batch = self.separate.make(number)
+            rehearsed = self.separate.rows  # hooks may make several views of a row
             apart = self._reader(self.separate.readout, its_outputs, its_batch, rehearsed)
             step = Step(outputs, batch, rows + rehearsed, rehearsed, ticket, seen, self.look, apart)
             loss = self._put_together(step, loss, kept)
@@ -136,6 +138,7 @@ class Terms:
     def _weighed(self, step: Step, loss: Tensor) -> Tensor:
         if not step.rehearsed or (self.weight == 1 and "weight" not in step.ticket):
             return loss
+        check_kept(step.rows, self.joined)
         weight = self.weight * step.ticket.get("weight", torch.ones((), device=loss.device))
         losses = step.losses()
         # A row whose target is no class has none, and does not count in the module's mean either.

@@ -28,6 +28,7 @@ from lightning_mixcd import (
 )
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
 from lightning_mixcd.partitions import Single
+from lightning_mixcd.strategies import ScreenHighestLoss
 from tests.toys import (
     Finetune,
     OnBatchEnd,
@@ -399,6 +400,64 @@ def test_transfer_hooks_run_for_pool_rows_as_for_finetune_rows(where):
             features, expected = (pool() if number >= 1000 else finetune())[number % 1000]
             assert torch.equal(row[:-1], features[:-1] * 2 - 1)
             assert label == expected
+
+
+def some_of(batch):
+    x, y = batch
+    return x[y != 0], y[y != 0]
+
+
+class LosingBefore(Toy):
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return some_of(batch)
+
+
+class LosingAfter(Toy):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return some_of(batch)
+
+
+class Doubling(Toy):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return [torch.cat([part, part]) for part in batch]
+
+
+class Apart(Toy):
+    def rehearsal_step(self, batch, batch_idx):
+        return self.training_step(batch, batch_idx)
+
+
+class LosingApart(Apart, LosingAfter):
+    """Loses rows of a batch of their own."""
+
+
+@pytest.mark.parametrize("module", [LosingBefore, LosingAfter, Doubling, LosingApart])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy": MixCD(), "ledger": ledger()},
+        {"strategy": ScreenHighestLoss()},
+        {"strategy": MixCD(), "ledger": "base.ledger"},
+        {"strategy": Uniform(), "rehearsal_weight": 2.0},
+    ],
+)
+def test_hooks_that_lose_rows_are_refused_where_rows_are_told_by_their_place(
+    module, settings, tmp_path, monkeypatch
+):
+    if module is LosingApart and "rehearsal_weight" in settings:
+        pytest.skip("weighs the batch as a whole")
+    monkeypatch.chdir(tmp_path)
+    callback = RehearsalCallback(**{"pool": pool(), "mix_ratio": 1, **settings})
+    with pytest.raises(
+        CaptureError, match=r"Batch hooks must keep every row .* got \d+ rows for \d+\. Filter"
+    ):
+        trainer(callback, max_steps=3).fit(module(), DataLoader(finetune(), 8))
+
+
+def test_hooks_may_make_views_where_nothing_is_read():
+    module = Doubling()
+    trainer(RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.5)).fit(module, DataLoader(finetune(), 8))
+    assert [len(step) for step in module.seen] == [24] * 5
 
 
 def test_random_host_transform_draws_for_finetune_rows_as_without_rehearsal():
