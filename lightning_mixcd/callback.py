@@ -173,10 +173,11 @@ class RehearsalCallback(Callback):
             pl_module.log_dict({f"rehearsal/{name}": value for name, value in found.items()})
 
     def _count(self, session: Session, pl_module: LightningModule, rows: int) -> None:
-        # With manual optimization a backward may be made without Lightning's knowledge.
-        backwards = rows if self._backwards or not pl_module.automatic_optimization else 0
+        # With manual optimization a backward may be made without Lightning's knowledge, or of some rows alone;
+        # otherwise an optimizer may ask for several passes, as LBFGS does, and a skipped batch has no backward.
+        backwards = self._backwards if pl_module.automatic_optimization else 1
         extra = session.extra_units
-        self._own_units += rows + 2 * backwards + extra - self._extra_units
+        self._own_units += rows * (max(1, backwards) + 2 * backwards) + extra - self._extra_units
         self._extra_units, self._backwards = extra, 0
 
     def _end_if_exhausted(self, trainer: Trainer, session: Session) -> None:

@@ -158,6 +158,17 @@ def test_compute_units_are_three_per_row_trained_on():
     assert callback.compute_units == 2 * 3 * (40 + 10)
 
 
+def test_compute_units_count_every_pass_that_an_optimizer_asks_for():
+    class Lbfgs(Toy):
+        def configure_optimizers(self):
+            return torch.optim.LBFGS(self.parameters(), max_iter=3)
+
+    callback, module = RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.25), Lbfgs()
+    fit(callback, module, max_steps=2)
+    assert len(module.seen) > 2
+    assert callback.compute_units == 3 * 10 * len(module.seen)
+
+
 def test_compute_units_without_rehearsal():
     callback = RehearsalCallback(NoRehearsal(), pool=pool())
     fit(callback)
