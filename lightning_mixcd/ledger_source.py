@@ -58,7 +58,8 @@ class LedgerSource:
         self._check_columns()
         # Of the weights as they come; later they are converted to the precision of training.
         self._builds_later = any(is_overridden(name, module) for name in ("setup", "configure_model"))
-        self._fingerprint = None if self._builds_later else fingerprint_model(module)
+        records = given is not None and self.ledger is None
+        self._fingerprint = fingerprint_model(module) if records and not self._builds_later else None
         self._doubt = self._doubts()
 
     def checked(self, probe: Probe, *, resumed: bool) -> Ledger | None:

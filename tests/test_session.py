@@ -539,6 +539,17 @@ def test_module_that_builds_its_layers_late(kind, tmp_path):
         fit(RehearsalCallback(MixCD(), pool=pool(), ledger=tmp_path / "l"), other)
 
 
+def test_module_whose_layers_take_their_size_from_the_first_batch():
+    class Lazy(Toy):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.LazyLinear(8), nn.Tanh(), nn.LazyLinear(3))
+
+    module = Lazy()
+    fit(RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.5), module)
+    assert [len(step) for step in rehearsed(module)] == [4] * 5
+
+
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
 def test_precision_of_training_is_that_of_the_recording(precision, tmp_path):
     # bfloat16 weights and the sample numbers in the features do not go together; double ones do.
