@@ -173,8 +173,8 @@ class RehearsalCallback(Callback):
             pl_module.log_dict({f"rehearsal/{name}": value for name, value in found.items()})
 
     def _count(self, session: Session, pl_module: LightningModule, rows: int) -> None:
-        # With manual optimization a backward may be made without Lightning's knowledge, or of some rows alone;
-        # otherwise an optimizer may ask for several passes, as LBFGS does, and a skipped batch has no backward.
+        # With manual optimization a backward may be made without Lightning's knowledge, or of some rows only.
+        # Otherwise an optimizer may ask for several passes, as LBFGS does; a skipped batch has no backward.
         backwards = self._backwards if pl_module.automatic_optimization else 1
         extra = session.extra_units
         self._own_units += rows * (max(1, backwards) + 2 * backwards) + extra - self._extra_units
