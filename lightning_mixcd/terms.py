@@ -195,7 +195,7 @@ class Terms:
             optimizer: The optimizer.
 
         Raises:
-            CaptureError: If the loss was scaled, and gradients still are.
+            CaptureError: If the loss was scaled, and gradients still are, or if gradients are sparse.
         """
         changing = [p for p in self.penalties if type(p).change_gradients is not Penalty.change_gradients]
         if not changing:
@@ -208,6 +208,11 @@ class Terms:
             for name, parameter in self.module.named_parameters()
             if parameter.grad is not None
         }
+        if sparse := [name for name, gradient in gradients.items() if gradient.layout != torch.strided]:
+            raise CaptureError(
+                f"{type(changing[0]).__name__} changes gradients, which must be dense, got a sparse one of "
+                f"`{sparse[0]}`. Make its layer with sparse=False, or leave the penalty out."
+            )
         if gradients:  # none where the module's step has returned none
             for penalty in changing:
                 penalty.change_gradients(gradients, self.apart, self._total)

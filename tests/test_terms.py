@@ -5,11 +5,12 @@ from contextlib import nullcontext
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_mixcd import CaptureError, NoRehearsal, Readout, RehearsalCallback, Uniform
-from lightning_mixcd.penalties import Penalty
+from lightning_mixcd.penalties import L2SP, Penalty
 from lightning_mixcd.terms import with_loss
 from tests.toys import (
     N_FEATURES,
@@ -244,6 +245,20 @@ def test_gradients_are_shown_once_per_optimizer_step_before_clipping():
     for gradients in shown.gradients:
         assert [*gradients] == ["net.0.weight", "net.0.bias", "net.3.weight", "net.3.bias"]
         assert torch.cat([g.flatten() for g in gradients.values()]).norm() > 0.01
+
+
+def test_sparse_gradients_are_refused():
+    class Embedding(Toy):
+        def __init__(self):
+            super().__init__()
+            self.words = nn.Embedding(3, N_FEATURES + 1, sparse=True)
+            self.configure_optimizers = lambda: torch.optim.SGD(self.parameters(), 0.1)
+
+        def training_step(self, batch, batch_idx):
+            return super().training_step([batch[0] + self.words(batch[1]), batch[1]], batch_idx)
+
+    with pytest.raises(CaptureError, match=r"L2SP changes gradients, .* got a sparse one of `words.weight`"):
+        fit([L2SP()], Embedding())
 
 
 def test_changed_gradients_are_what_the_optimizer_uses():
