@@ -259,8 +259,8 @@ class Readout:
             got = "nothing" if target is None else described(target)
             raise CaptureError(
                 f"Targets must be whole numbers of shape ({rows},), one class per row, found {got} in "
-                f'{_names(batch)}. Name them: Readout(target="label"), or Readout(target=1) for a tuple; leave '
-                "them in the batch, which is read after the step; for tasks that are not classification pass "
+                f'{_names(batch)}. Name them: Readout(target="label"), or Readout(target=1) for a tuple; '
+                "leave them in the batch, which is read after the step; for what is not classification pass "
                 "Readout(correctness=...)."
             )
         return target

@@ -153,7 +153,7 @@ def test_reading_carries_no_graph():
             {"logits": LOGITS},
             {"x": X, "genre": LABELS},
             {},
-            r"found nothing in a dict with \['x', 'genre'\]\. Name .* leave them in the batch, which is read after",
+            r"found nothing in a dict with \['x', 'genre'\]\. Name .* leave them in the batch,",
         ),
         ({"logits": LOGITS}, {"x": X, "y": X}, {}, r"shape \(4,\), one class per row, found torch.float32"),
         ({"logits": LOGITS}, {"x": X, "y": LABELS}, {"target": "label"}, r"found nothing in a dict"),
