@@ -58,6 +58,12 @@ class TransformerModule(LightningModule, ABC):
         """
 
     @override
+    def setup(self, stage: str) -> None:
+        # The pool is there already, and a ledger may be recorded of it before anything else is.
+        if stage == "fit":
+            check_inputs(self.trainer, self)
+
+    @override
     def on_validation_start(self) -> None:
         # The training data is not there yet, and these would be read first.
         if self.trainer.sanity_checking:

@@ -32,13 +32,22 @@ SAMPLES = tokenized("sentences", 6, seed=1)
 OTHER = DataCollatorWithPadding(trained_tokenizer(WORDS, 300))
 
 
-def fit(
-    model, *, sanity=0, samples=SAMPLES, pool=SAMPLES, val=SAMPLES, pool_collator=None, by_callback=False
+def fit(  # noqa: PLR0913
+    model,
+    *,
+    sanity=0,
+    samples=SAMPLES,
+    pool=SAMPLES,
+    val=SAMPLES,
+    pool_collator=None,
+    by_callback=False,
+    ledger=None,
 ):
     collate = collator("sentences")
     finetune = TokenizedDataModule(samples, val, collate, batch_size=3)
     pool = Pool(pool, collate_fn=pool_collator or collate, pad_values={"input_ids": 0})
-    ledger = Ledger.from_arrays(correct=np.ones(len(pool), dtype=bool), loss=np.zeros(len(pool)))
+    right = Ledger.from_arrays(correct=np.ones(len(pool), dtype=bool), loss=np.zeros(len(pool)))
+    ledger = ledger or right
     given = {"mix_ratio": 0.5, "ledger": ledger}
     if by_callback:
         data, rehearsal = finetune, RehearsalCallback(Uniform(), pool=pool, **given)
@@ -69,7 +78,7 @@ def test_pool_of_another_tokenizer_is_refused(by_callback):
 
 
 def test_tokenizer_with_more_tokens_than_the_model_is_refused():
-    match = r"tokenizer of the .* data must have at most the 17 tokens of the model, got 18"
+    match = r"tokenizer of the pool must have at most the 17 tokens of the model, got 18"
     refused(classifier(vocab_size=17), match)
 
 
@@ -83,6 +92,15 @@ def test_text_that_is_longer_than_the_model_reads_is_refused(where):
 def test_label_that_is_no_class_of_the_model_is_refused(where):
     rows = [*SAMPLES, {**SAMPLES[0], "labels": 3}]
     refused(classifier(), r"must be below the 3 classes of the model, got 3\.", **{where: rows})
+
+
+@pytest.mark.parametrize("by_callback", [False, True])
+def test_pool_is_asked_before_a_ledger_is_recorded(by_callback, tmp_path):
+    long = [*SAMPLES, {**SAMPLES[0], "input_ids": [4] * 21}]
+    model = classifier(max_position_embeddings=20)
+    with pytest.raises(ValueError, match=r"at most 20 tokens.*got 21 in row 6"):
+        fit(model, pool=long, by_callback=by_callback, ledger=tmp_path / "base.ledger")
+    assert not (tmp_path / "base.ledger").exists()
 
 
 def test_pool_may_have_inputs_of_its_own_where_it_has_a_step_of_its_own():
