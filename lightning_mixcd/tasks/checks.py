@@ -1,6 +1,6 @@
 """Whether model, tokenizers and texts fit together, asked before the first step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
@@ -37,11 +37,13 @@ def check_inputs(trainer: Trainer, module: LightningModule) -> None:
         module: The module, with the model as `network`.
 
     Raises:
-        ValueError: If a tokenizer has more tokens than the model, a text is longer than the model can read, a
-            label is no class of the model, or validation data were read by another tokenizer.
+        ValueError: If a tokenizer has more tokens than the model, a text is longer than the model can read or
+            write, a label is no class of the model, or validation data were read by another tokenizer.
     """
     network: Any = module.network
-    config, first = network.config, None
+    # Models of pictures and texts have one for each.
+    config, first = network.config.get_text_config(), None
+    limit = _n_positions(network, config)
     for source in _sources(trainer):
         if (tokenizer := tokenizer_of(source)) is not None:
             _check_vocabulary(source.name, tokenizer, config)
@@ -51,10 +53,12 @@ def check_inputs(trainer: Trainer, module: LightningModule) -> None:
         samples = source.dataset
         if not isinstance(samples, list) or not samples or not {"input_ids", "labels"} & {*samples[0]}:
             continue
-        if (limit := getattr(config, "max_position_embeddings", None)) is not None:
-            check_lengths(samples, limit)
+        if limit is not None:
+            for key in ("input_ids", "labels"):
+                if isinstance(samples[0].get(key), Sized):
+                    check_lengths(samples, limit, key)
         if isinstance(samples[0].get("labels"), int):
-            _check_labels(source.name, max(sample["labels"] for sample in samples), config)
+            _check_labels(source.name, max(sample["labels"] for sample in samples), network.config)
 
 
 def _sources(trainer: Trainer) -> Iterator[Source]:
@@ -69,10 +73,20 @@ def _sources(trainer: Trainer) -> Iterator[Source]:
             yield Source("pool", pool.dataset, pool.collate_fn)
 
 
+def _n_positions(network: Any, config: Any) -> int | None:  # noqa: ANN401
+    limit: int = getattr(config, "max_position_embeddings", 0)
+    for name, part in network.named_modules():
+        # RoBERTa and its like number positions from behind that of padding.
+        if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
+            limit = part.num_embeddings - part.padding_idx - 1
+    return limit if limit > 0 else None  # XLNet says -1
+
+
 def _check_vocabulary(name: str, tokenizer: Any, config: Any) -> None:  # noqa: ANN401
-    if len(tokenizer) > config.vocab_size:
+    limit = getattr(config, "vocab_size", None)
+    if limit is not None and len(tokenizer) > limit:
         raise ValueError(
-            f"The tokenizer of the {name} must have at most the {config.vocab_size} tokens of the model, got "
+            f"The tokenizer of the {name} must have at most the {limit} tokens of the model, got "
             f"{len(tokenizer)}. Name the same model for both, or raise the model's `vocab_size`."
         )
 

@@ -68,20 +68,22 @@ def trained_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:  # noqa: AN
     return make(tokenizer_object=raw, pad_token=PAD, eos_token=END)
 
 
-def check_lengths(samples: Sequence[Mapping[str, Any]], limit: int) -> None:
-    """Refuse samples that a model cannot read whole, because nothing is ever cut.
+def check_lengths(samples: Sequence[Mapping[str, Any]], limit: int, key: str = "input_ids") -> None:
+    """Refuse samples that a model cannot read or write whole, because nothing is ever cut.
 
     Args:
-        samples: Samples with `input_ids`.
-        limit: Tokens that the model can read.
+        samples: Samples with lists of tokens.
+        limit: Tokens that the model can read, or write.
+        key: Where the tokens are: `"input_ids"`, or `"labels"` for what is to be written.
 
     Raises:
         ValueError: If there are such samples.
     """
-    lengths = [len(sample["input_ids"]) for sample in samples]
+    lengths = [len(sample[key]) for sample in samples]
     if (longest := max(lengths, default=0)) > limit:
+        kind, verb = ("target", "writes") if key == "labels" else ("text", "reads")
         raise ValueError(
-            f"Every text must have at most {limit} tokens, the limit of this tokenizer's model, got "
+            f"Every {kind} must have at most {limit} tokens, the limit of this tokenizer's model, got "
             f"{longest} in row {lengths.index(longest)}; {sum(n > limit for n in lengths)} of {len(lengths)} "
-            "rows are too long. Shorten them, leave them out, or use a model that reads more."
+            f"rows are too long. Shorten them, leave them out, or use a model that {verb} more."
         )

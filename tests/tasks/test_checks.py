@@ -1,12 +1,16 @@
 """What does not fit together is refused before the first step, however it is wired."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from lightning.pytorch import Trainer
-from transformers import DataCollatorWithPadding
+from transformers import BertConfig, DataCollatorWithPadding, EncoderDecoderConfig, EncoderDecoderModel
 
 from lightning_mixcd import Ledger, Pool, RehearsalCallback, RehearsalDataModule, Uniform
 from lightning_mixcd.tasks import SentenceClassifier, load_network
+from lightning_mixcd.tasks.checks import check_inputs
 from lightning_mixcd.tasks.tokenized import TokenizedDataModule
 from lightning_mixcd.tasks.tokenizers import trained_tokenizer
 from tests.tasks.test_transformer import tokenized
@@ -32,7 +36,7 @@ SAMPLES = tokenized("sentences", 6, seed=1)
 OTHER = DataCollatorWithPadding(trained_tokenizer(WORDS, 300))
 
 
-def fit(  # noqa: PLR0913
+def fit(
     model,
     *,
     sanity=0,
@@ -86,6 +90,62 @@ def test_tokenizer_with_more_tokens_than_the_model_is_refused():
 def test_text_that_is_longer_than_the_model_reads_is_refused(where):
     long = [*SAMPLES, {**SAMPLES[0], "input_ids": [4] * 21}]
     refused(classifier(max_position_embeddings=20), r"at most 20 tokens.*got 21 in row 6", **{where: long})
+
+
+BART = {
+    "model_type": "bart",
+    "vocab_size": 300,
+    "d_model": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 8,
+    "decoder_ffn_dim": 8,
+    "max_position_embeddings": 9,
+    "pad_token_id": 0,
+}
+SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+
+
+def asked(network, kind, samples):
+    """Ask whether a model fits these samples, as the trainer would be given them."""
+    data = TokenizedDataModule(samples, samples, collator(kind))
+    trainer = SimpleNamespace(
+        train_dataloader=data.train_dataloader(), val_dataloaders=data.val_dataloader(), callbacks=[]
+    )
+    check_inputs(trainer, SimpleNamespace(network=network))
+
+
+def test_target_that_is_longer_than_the_model_writes_is_refused():
+    network = load_network("Seq2SeqLM", BART)
+    asked(network, "seq2seq", [{"input_ids": [5] * 9, "labels": [5] * 9}])
+    with pytest.raises(ValueError, match=r"Every target must have at most 9 tokens.*got 10 in row 1"):
+        asked(network, "seq2seq", [{"input_ids": [5], "labels": [5] * n} for n in (9, 10)])
+
+
+def test_positions_that_a_model_keeps_for_padding_do_not_count():
+    model = {"model_type": "roberta", "vocab_size": 40, "pad_token_id": 1, "max_position_embeddings": 12}
+    network = load_network("SequenceClassification", {**model, **SMALL})
+    samples = [{"input_ids": [5] * n, "labels": 0} for n in (10, 11)]
+    asked(network, "sentences", samples[:1])
+    network(input_ids=torch.tensor([samples[0]["input_ids"]]))
+    with pytest.raises(ValueError, match=r"at most 10 tokens.*got 11 in row 1"):
+        asked(network, "sentences", samples)
+
+
+def test_model_that_tells_no_limit_has_none():
+    model = {"model_type": "xlnet", "vocab_size": 300, "d_model": 8, "n_layer": 1, "n_head": 2, "d_inner": 8}
+    asked(load_network("CausalLM", model), "causal", [{"input_ids": [5], "labels": [5]}])
+
+
+def test_model_of_two_models_is_asked_about_its_texts():
+    part = {key: value for key, value in BERT.items() if key != "model_type"}
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(*2 * [BertConfig(**part)])
+    network = EncoderDecoderModel(config)
+    asked(network, "spans", [{"input_ids": [5]}])
+    with pytest.raises(ValueError, match="at most the 40 tokens of the model, got 289"):
+        asked(network, "seq2seq", [{"input_ids": [5], "labels": [5]}])
 
 
 @pytest.mark.parametrize("where", ["samples", "pool", "val"])
