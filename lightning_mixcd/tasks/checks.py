@@ -9,7 +9,7 @@ from lightning_mixcd.data import Pool
 from lightning_mixcd.data.vocabularies import check_alike, tokenizer_of
 from lightning_mixcd.tasks.tokenizers import check_lengths
 
-__all__ = ["check_inputs"]
+__all__ = ["check_inputs", "n_positions"]
 
 
 class Source(NamedTuple):
@@ -43,7 +43,7 @@ def check_inputs(trainer: Trainer, module: LightningModule) -> None:
     network: Any = module.network
     # Models of pictures and texts have one for each.
     config, first = network.config.get_text_config(), None
-    limit = _n_positions(network, config)
+    limit = n_positions(network)
     for source in _sources(trainer):
         if (tokenizer := tokenizer_of(source)) is not None:
             _check_vocabulary(source.name, tokenizer, config)
@@ -61,6 +61,23 @@ def check_inputs(trainer: Trainer, module: LightningModule) -> None:
             _check_labels(source.name, max(sample["labels"] for sample in samples), network.config)
 
 
+def n_positions(network: Any) -> int | None:  # noqa: ANN401 -- of `transformers`
+    """Return how many tokens a Transformers model can read, and how many its decoder can write.
+
+    Args:
+        network: The model.
+
+    Returns:
+        The number; None if the model does not tell one.
+    """
+    limit: int = getattr(network.config.get_text_config(), "max_position_embeddings", 0)
+    for name, part in network.named_modules():
+        # RoBERTa and its like number positions from behind that of padding.
+        if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
+            limit = part.num_embeddings - part.padding_idx - 1
+    return limit if limit > 0 else None  # XLNet says -1
+
+
 def _sources(trainer: Trainer) -> Iterator[Source]:
     loaders: Any = trainer.val_dataloaders
     loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
@@ -71,15 +88,6 @@ def _sources(trainer: Trainer) -> Iterator[Source]:
     for owner in owners:
         if isinstance(pool := getattr(owner, "pool", None), Pool):
             yield Source("pool", pool.dataset, pool.collate_fn)
-
-
-def _n_positions(network: Any, config: Any) -> int | None:  # noqa: ANN401
-    limit: int = getattr(config, "max_position_embeddings", 0)
-    for name, part in network.named_modules():
-        # RoBERTa and its like number positions from behind that of padding.
-        if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
-            limit = part.num_embeddings - part.padding_idx - 1
-    return limit if limit > 0 else None  # XLNet says -1
 
 
 def _check_vocabulary(name: str, tokenizer: Any, config: Any) -> None:  # noqa: ANN401

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lightning_mixcd.tasks.checks import n_positions
+
 __all__ = ["SCORES", "GenerationScores", "last_number"]
 
 NUMBER = re.compile(r"(?:(?<![\d)])-)?\d+(?:,\d{3})*(?:\.\d+)?")
@@ -30,7 +32,7 @@ class GenerationScores:
         rows: Rows of each validation loader that are written, per process; the first ones.
         by_prefix: Whether prompts begin with the name of what is asked for and a colon, as in
             `"de: A dog runs."`. Then there are so many rows of each, and a score of each.
-        max_new_tokens: Tokens after which a text is cut off.
+        max_new_tokens: Tokens after which a text is cut off; fewer where the model has no positions left.
 
     Raises:
         ValueError: If a score is no known word, there is none, or a number is below 1.
@@ -85,7 +87,7 @@ class GenerationScores:
         chosen = list(self._choose(tokenizer.batch_decode(prompts, skip_special_tokens=True), name))
         if not chosen:
             return
-        tokens = self._generate(network, [prompts[row] for row, _ in chosen], tokenizer)
+        tokens = self._write(network, [prompts[row] for row, _ in chosen], tokenizer)
         targets = [labels[row][labels[row] != -100] for row, _ in chosen]
         written, true = (tokenizer.batch_decode(part, skip_special_tokens=True) for part in (tokens, targets))
         prefixes = [prefix for _, prefix in chosen]
@@ -122,25 +124,38 @@ class GenerationScores:
                 self._counts[name, prefix] += 1
                 yield row, prefix
 
-    def _generate(self, network: Any, prompts: list[Tensor], tokenizer: Any) -> Tensor:  # noqa: ANN401
-        has_decoder = network.config.is_encoder_decoder
-        # What goes on where the prompt ends needs all of them to end at the same place.
-        side = "right" if has_decoder else "left"
-        inputs = pad_sequence(
-            prompts, batch_first=True, padding_value=tokenizer.pad_token_id, padding_side=side
-        )
-        ones = [torch.ones_like(prompt) for prompt in prompts]
-        mask = pad_sequence(ones, batch_first=True, padding_side=side)
-        tokens: Tensor = network.generate(
-            input_ids=inputs,
-            attention_mask=mask,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-        return tokens if has_decoder else tokens[:, inputs.shape[1] :]
+    def _write(self, network: Any, prompts: list[Tensor], tokenizer: Any) -> list[Tensor]:  # noqa: ANN401
+        most, limit = self.max_new_tokens, n_positions(network)
+        rooms = [most] * len(prompts)
+        if limit is not None:
+            # A decoder has all positions for itself.
+            taken = [0 if network.config.is_encoder_decoder else len(prompt) for prompt in prompts]
+            rooms = [max(1, min(most, limit - n)) for n in taken]
+        written: dict[int, Tensor] = {}
+        for room in {*rooms}:
+            alike = [row for row, own in enumerate(rooms) if own == room]
+            tokens = _generate(network, [prompts[row] for row in alike], tokenizer, room)
+            written |= zip(alike, tokens, strict=True)
+        return [written[row] for row in range(len(prompts))]
+
+
+def _generate(network: Any, prompts: list[Tensor], tokenizer: Any, max_new_tokens: int) -> Tensor:  # noqa: ANN401
+    has_decoder = network.config.is_encoder_decoder
+    # What goes on where the prompt ends needs all of them to end at the same place.
+    side = "right" if has_decoder else "left"
+    inputs = pad_sequence(prompts, batch_first=True, padding_value=tokenizer.pad_token_id, padding_side=side)
+    ones = [torch.ones_like(prompt) for prompt in prompts]
+    mask = pad_sequence(ones, batch_first=True, padding_side=side)
+    tokens: Tensor = network.generate(
+        input_ids=inputs,
+        attention_mask=mask,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return tokens if has_decoder else tokens[:, inputs.shape[1] :]
 
 
 def last_number(text: str) -> float | None:

@@ -14,7 +14,7 @@ from lightning_mixcd.tasks.checks import check_inputs
 from lightning_mixcd.tasks.tokenized import TokenizedDataModule
 from lightning_mixcd.tasks.tokenizers import trained_tokenizer
 from tests.tasks.test_transformer import tokenized
-from tests.tasks.tiny import BERT, WORDS, collator, module
+from tests.tasks.tiny import BART, BERT, WORDS, collator, module
 from tests.toys import QUIET
 
 
@@ -92,19 +92,6 @@ def test_text_that_is_longer_than_the_model_reads_is_refused(where):
     refused(classifier(max_position_embeddings=20), r"at most 20 tokens.*got 21 in row 6", **{where: long})
 
 
-BART = {
-    "model_type": "bart",
-    "vocab_size": 300,
-    "d_model": 8,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 8,
-    "decoder_ffn_dim": 8,
-    "max_position_embeddings": 9,
-    "pad_token_id": 0,
-}
 SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 
 
@@ -118,7 +105,7 @@ def asked(network, kind, samples):
 
 
 def test_target_that_is_longer_than_the_model_writes_is_refused():
-    network = load_network("Seq2SeqLM", BART)
+    network = load_network("Seq2SeqLM", BART, max_position_embeddings=9)
     asked(network, "seq2seq", [{"input_ids": [5] * 9, "labels": [5] * 9}])
     with pytest.raises(ValueError, match=r"Every target must have at most 9 tokens.*got 10 in row 1"):
         asked(network, "seq2seq", [{"input_ids": [5], "labels": [5] * n} for n in (9, 10)])

@@ -3,11 +3,12 @@ from collections import Counter
 
 import pytest
 import torch
+from transformers import T5Config
 
-from lightning_mixcd.tasks import GenerationScores
+from lightning_mixcd.tasks import GenerationScores, Writer, load_network
 from lightning_mixcd.tasks.generation_scores import SCORES, last_number
 from tests.tasks.test_transformer import fitted, tokenized
-from tests.tasks.tiny import collator, module, ragged
+from tests.tasks.tiny import BART, GPT2, collator, module, ragged
 
 FORMS = ["seq2seq", "causal"]
 WRITTEN = ["a dog runs in the park", "two men sit on a bench", ""]
@@ -128,6 +129,37 @@ def test_texts_are_those_written_one_token_after_the_other(form):
     assert scores._texts == [("new", "", a, b) for a, b in zip(written, true, strict=True)]
 
 
+@pytest.mark.parametrize(
+    ("form", "kind", "config", "rooms"),
+    [
+        ("causal", "CausalLM", {**GPT2, "n_positions": 14}, [8, 9, 9]),
+        (
+            "seq2seq",
+            "Seq2SeqLM",
+            {**BART, "max_position_embeddings": 12, "decoder_start_token_id": 0},
+            [9, 9, 9],
+        ),
+        (
+            "seq2seq",
+            "Seq2SeqLM",
+            {**BART, "max_position_embeddings": 7, "decoder_start_token_id": 0},
+            [7, 7, 7],
+        ),
+    ],
+)
+def test_nothing_is_written_beyond_the_last_position(form, kind, config, rooms):
+    model = Writer(load_network(kind, config, forced_eos_token_id=None)).eval()
+    batch, samples = uneven(form, [12, 4, 10] if form == "causal" else [7, 4, 6], seed=3)
+    scores = GenerationScores(["exact"], max_new_tokens=9)
+    scores.add(model.network, batch, collator(form), "new")
+    decode = collator(form).tokenizer.decode
+    written = [
+        decode(greedy(model, form, sample, room), skip_special_tokens=True)
+        for sample, room in zip(samples, rooms, strict=True)
+    ]
+    assert [text for *_, text, _ in scores._texts] == written
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_validation_logs_the_scores_of_both_loaders(form):
     scores = GenerationScores(["chrf", "exact"], rows=7, max_new_tokens=5)
@@ -142,8 +174,7 @@ def test_validation_logs_the_scores_of_both_loaders(form):
 class Parrot(torch.nn.Module):
     """Writes the prompt once more."""
 
-    class config:  # noqa: N801
-        is_encoder_decoder = True
+    config = T5Config()
 
     def generate(self, input_ids, **_):
         return input_ids

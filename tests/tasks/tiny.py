@@ -39,6 +39,19 @@ GPT2 = {
     "bos_token_id": 1,
     "eos_token_id": 1,
 }
+BART = {
+    "model_type": "bart",
+    "vocab_size": 300,
+    "d_model": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 8,
+    "decoder_ffn_dim": 8,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
 NETWORKS = {
     "sentences": ("SequenceClassification", BERT, {"num_labels": 3}),
     "spans": ("QuestionAnswering", BERT, {}),
