@@ -17,14 +17,16 @@ def named_tokenizer(name: str | None) -> Any:  # noqa: ANN401 -- as the name say
         name: Name on the hub or folder of a model; None for the encoder of the extra `bench`.
 
     Returns:
-        The tokenizer, a fast one; where it has no padding token, the one that ends a text serves as such.
+        The tokenizer, a fast one, which pads on the right, as joining does; where it has no padding token,
+        the one that ends a text serves as such.
 
     Raises:
         ModuleNotFoundError: If there is no name and the extra is not installed.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(name or packaged_encoder())
+    # Padding on the left would move the places of answers, and what a model reads into positions.
+    tokenizer = AutoTokenizer.from_pretrained(name or packaged_encoder(), padding_side="right")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -40,6 +40,17 @@ def test_spans_of_tokens_are_the_answers(tmp_path):
     assert pairing.columns["slot"].tolist() == len(ANSWERS) * ["when"]
 
 
+def test_answers_stay_in_their_places_where_the_tokenizer_would_pad_on_the_left(tmp_path):
+    tokenizer = named_tokenizer(save_tokenizer(tmp_path / "tokenizer"))
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(tmp_path / "left")
+    rows = save_rows(tmp_path, "rows", [row("eight"), row("two", "for two")])
+    pool = span_pairing(rows, rows, tokenizer=str(tmp_path / "left")).pool
+    batch = pool.collate_fn(pool.dataset)
+    found = batch["input_ids"].gather(1, batch["start_positions"].unsqueeze(1))
+    assert tokenizer.batch_decode(found) == ["eight", "two"]
+
+
 def test_an_answer_is_looked_for_in_the_context_alone(tmp_path):
     [sample] = made(tmp_path, [row("two", question="who two ?")]).pool.dataset
     assert sample["input_ids"][sample["start_positions"]] == sample["input_ids"][2]
