@@ -38,7 +38,8 @@ def check_inputs(trainer: Trainer, module: LightningModule) -> None:
 
     Raises:
         ValueError: If a tokenizer has more tokens than the model, a text is longer than the model can read or
-            write, a label is no class of the model, or validation data were read by another tokenizer.
+            write, a label is no class of the model, a model that reads the last token of a text does not know
+            padding from it, or validation data were read by another tokenizer.
     """
     network: Any = module.network
     # Models of pictures and texts have one for each.
@@ -59,6 +60,8 @@ def check_inputs(trainer: Trainer, module: LightningModule) -> None:
                     check_lengths(samples, limit, key)
         if isinstance(samples[0].get("labels"), int):
             _check_labels(source.name, max(sample["labels"] for sample in samples), network.config)
+            if tokenizer is not None:
+                _check_padding(network, tokenizer, config)
 
 
 def n_positions(network: Any) -> int | None:  # noqa: ANN401 -- of `transformers`
@@ -105,4 +108,19 @@ def _check_labels(name: str, highest: int, config: Any) -> None:  # noqa: ANN401
             f"Labels of the {name} must be below the {config.num_labels} classes of the model, got "
             f"{highest}. Give the model more, as in load_network(..., num_labels=...), or number the "
             "classes from 0."
+        )
+
+
+def _check_padding(network: Any, tokenizer: Any, config: Any) -> None:  # noqa: ANN401
+    # So are called the heads that read the last token which is no padding; all else goes by the mask.
+    if hasattr(network, "score") and config.pad_token_id != tokenizer.pad_token_id:
+        raise ValueError(
+            f"The model must find the end of a text by the token {tokenizer.pad_token_id}, with which the "
+            f"tokenizer pads, got `pad_token_id` {config.pad_token_id}. Set it, as in load_network(..., "
+            f"pad_token_id={tokenizer.pad_token_id})."
+        )
+    if getattr(config, "summary_type", None) == "last":
+        raise ValueError(
+            "The model must not read the last position, where padding is, as "
+            f"{type(network).__name__} does. Use another model."
         )

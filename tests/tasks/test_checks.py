@@ -14,7 +14,7 @@ from lightning_mixcd.tasks.checks import check_inputs
 from lightning_mixcd.tasks.tokenized import TokenizedDataModule
 from lightning_mixcd.tasks.tokenizers import trained_tokenizer
 from tests.tasks.test_transformer import tokenized
-from tests.tasks.tiny import BART, BERT, WORDS, collator, module
+from tests.tasks.tiny import BART, BERT, GPT2, WORDS, collator, module
 from tests.toys import QUIET
 
 
@@ -92,6 +92,7 @@ def test_text_that_is_longer_than_the_model_reads_is_refused(where):
     refused(classifier(max_position_embeddings=20), r"at most 20 tokens.*got 21 in row 6", **{where: long})
 
 
+XLNET = {"model_type": "xlnet", "vocab_size": 300, "d_model": 8, "n_layer": 1, "n_head": 2, "d_inner": 8}
 SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 
 
@@ -122,8 +123,7 @@ def test_positions_that_a_model_keeps_for_padding_do_not_count():
 
 
 def test_model_that_tells_no_limit_has_none():
-    model = {"model_type": "xlnet", "vocab_size": 300, "d_model": 8, "n_layer": 1, "n_head": 2, "d_inner": 8}
-    asked(load_network("CausalLM", model), "causal", [{"input_ids": [5], "labels": [5]}])
+    asked(load_network("CausalLM", XLNET), "causal", [{"input_ids": [5], "labels": [5]}])
 
 
 def test_model_of_two_models_is_asked_about_its_texts():
@@ -133,6 +133,18 @@ def test_model_of_two_models_is_asked_about_its_texts():
     asked(network, "spans", [{"input_ids": [5]}])
     with pytest.raises(ValueError, match="at most the 40 tokens of the model, got 289"):
         asked(network, "seq2seq", [{"input_ids": [5], "labels": [5]}])
+
+
+@pytest.mark.parametrize("pad_token_id", [None, 4])
+def test_model_that_takes_padding_for_the_end_of_a_text_is_refused(pad_token_id):
+    given = {"num_labels": 3, "bos_token_id": None, "eos_token_id": None}
+    asked(load_network("SequenceClassification", GPT2, **given), "sentences", SAMPLES)
+    network = load_network("SequenceClassification", {**GPT2, "pad_token_id": pad_token_id}, **given)
+    match = rf"by the token 0, .*got `pad_token_id` {pad_token_id}\. Set it.*pad_token_id=0"
+    with pytest.raises(ValueError, match=match):
+        asked(network, "sentences", SAMPLES)
+    with pytest.raises(ValueError, match="last position, where padding is, as XLNetForSequence"):
+        asked(load_network("SequenceClassification", XLNET, num_labels=3), "sentences", SAMPLES)
 
 
 @pytest.mark.parametrize("where", ["samples", "pool", "val"])

@@ -2,6 +2,7 @@ from itertools import product
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from lightning_mixcd.tasks import span_pairing
 from lightning_mixcd.tasks.spans import span_f1
@@ -41,8 +42,8 @@ def test_spans_of_tokens_are_the_answers(tmp_path):
 
 
 def test_answers_stay_in_their_places_where_the_tokenizer_would_pad_on_the_left(tmp_path):
-    tokenizer = named_tokenizer(save_tokenizer(tmp_path / "tokenizer"))
-    tokenizer.padding_side = "left"
+    folder = save_tokenizer(tmp_path / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     tokenizer.save_pretrained(tmp_path / "left")
     rows = save_rows(tmp_path, "rows", [row("eight"), row("two", "for two")])
     pool = span_pairing(rows, rows, tokenizer=str(tmp_path / "left")).pool
