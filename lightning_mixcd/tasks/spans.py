@@ -62,6 +62,8 @@ def span_f1(found: tuple[Tensor, Tensor], true: tuple[Tensor, Tensor]) -> Tensor
     """
     both = torch.minimum(found[1], true[1]) - torch.maximum(found[0], true[0]) + 1
     lengths = [(last - first + 1).clamp(min=0) for first, last in (found, true)]
+    # A span from token 0 on that is longer is an answer.
+    both = both.masked_fill((true[1] == 0) & (found[1] > 0), 0)
     return 2 * both.clamp(min=0) / (lengths[0] + lengths[1])
 
 
@@ -103,12 +105,14 @@ def _samples(tokenizer: Any, rows: Mapping[str, list[Any]]) -> list[Sample]:  # 
     encoded = tokenizer(rows["question"], rows["context"], return_attention_mask=False)
     samples = []
     for k, (start, end) in enumerate(zip(rows["start"], rows["end"], strict=True)):
-        answer = _trimmed(rows["context"][k], start, end)
-        tokens = [encoded.char_to_token(k, at, sequence_index=1) for at in answer] if start >= 0 else [0, 0]
+        tokens = [0, 0]
+        if (start, end) != (-1, -1):
+            answer = _trimmed(rows["context"][k], start, end)
+            tokens = [encoded.char_to_token(k, at, sequence_index=1) for at in answer]
         if len(tokens) < 2 or None in tokens:
             raise ValueError(
-                "`start` and `end` must be a span of `context`, or -1 where there is no answer, got "
-                f"{start} and {end} in row {k}: {rows['context'][k]!r}. Correct them."
+                "`start` and `end` must be whole numbers, a span of `context`, or both -1 where there is no "
+                f"answer, got {start} and {end} in row {k}: {rows['context'][k]!r}. Correct them."
             )
         inputs = {key: values[k] for key, values in encoded.items()}
         samples.append({**inputs, "start_positions": tokens[0], "end_positions": tokens[1]})
@@ -116,6 +120,8 @@ def _samples(tokenizer: Any, rows: Mapping[str, list[Any]]) -> list[Sample]:  # 
 
 
 # First and last character of a span, of those that are no spaces, which belong to no token.
-def _trimmed(text: str, start: int, end: int) -> list[int]:
-    there = [at for at in range(start, min(end, len(text))) if not text[at].isspace()]
-    return [there[0], there[-1]] if there and end <= len(text) else []
+def _trimmed(text: str, start: Any, end: Any) -> list[int]:  # noqa: ANN401 -- whatever the rows hold
+    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
+        return []
+    there = [at for at in range(start, end) if not text[at].isspace()]
+    return [there[0], there[-1]] if there else []
