@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from lightning_mixcd.tasks.pairing import Pairing
 from lightning_mixcd.tasks.rows import TextRows
+from lightning_mixcd.tasks.texts import check_texts
 from lightning_mixcd.tasks.tokenized import Sample, tokenized_pairing
 from lightning_mixcd.tasks.tokenizers import named_tokenizer, trained_tokenizer
 
@@ -43,8 +44,8 @@ def generation_pairing(
         of the target is.
 
     Raises:
-        ValueError: If a column or a text is not there, `form` is no known word, or a text is longer than the
-            model can read.
+        ValueError: If a column or a text is not there, `form` is no known word, a text is longer than the
+            model can read, or the tokenizer of causal models has no token to end one with.
     """
     loaded = [
         task.load(split, ["prompt", "target"]) for task in (prior, new) for split in (task.train, task.val)
@@ -79,9 +80,12 @@ def translation_pairing(
         The pairing, for models with a decoder; see `generation_pairing`.
 
     Raises:
-        ValueError: If a column is not there, or a text is longer than the model can read.
+        ValueError: If a column or a text is not there, or a text is longer than the model can read.
     """
     train, val = (rows.load(split, [source, *prior, *new]) for split in (rows.train, rows.val))
+    for split, held in ((rows.train, train), (rows.val, val)):
+        for language in (source, *prior, *new):
+            check_texts(held[language], f"{language!r} of split {split!r}")
     loaded = [_into(split, source, languages) for languages in (prior, new) for split in (train, val)]
     columns = {name: np.tile(values, len(prior)) for name, values in rows.kept(train).items()}
     columns["language"] = np.repeat([*prior], len(train[source]))
@@ -125,6 +129,11 @@ def _seq2seq(tokenizer: Any, prompts: list[str], targets: list[str]) -> list[Sam
 
 def _causal(tokenizer: Any, prompts: list[str], targets: list[str]) -> list[Sample]:  # noqa: ANN401
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"`tokenizer` must have a token that ends a text, `eos_token`, got a {type(tokenizer).__name__} "
+            "without. Name the folder of one that has."
+        )
     asked = tokenizer([f"{prompt}\n" for prompt in prompts], add_special_tokens=False)["input_ids"]
     answered = tokenizer(targets, add_special_tokens=False)["input_ids"]
     samples = []

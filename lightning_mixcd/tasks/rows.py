@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_mixcd.tasks.texts import check_texts, class_names, load_rows
+from lightning_mixcd.tasks.texts import check_classes, check_texts, class_names, load_rows
 
 __all__ = ["TextRows"]
 
 # Columns of texts, by the names that tasks have for them.
 TEXTS = {"text", "text_pair", "context", "question", "prompt", "target"}
+OTHERS = {"label", "start", "end"}
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,26 @@ class TextRows:
 
         Raises:
             FileNotFoundError: If a file is not there.
-            ValueError: If a column is not there, or one of texts holds anything else or an empty one.
+            ValueError: If a column is not there, one of texts holds anything else or an empty one, one of
+                labels has a row without a class, or `names` has what is no column of the task.
         """
-        names = {**{name: name for name in (*needed, *self.columns)}, **self.names}
+        names = {name: name for name in (*needed, *self.columns)}
+        if unknown := self.names.keys() - names.keys() - TEXTS - OTHERS:
+            raise ValueError(
+                f"`names` must say what columns of the task are called in the data, got {sorted(unknown)} "
+                f"beside {[*names]}. Write it as in {{'text': 'premise'}}: the task's name first."
+            )
+        names |= self.names
         rows = load_rows(self.source, split, names.values())
         loaded = {name: class_names(rows, column) for name, column in names.items()}
         for name in TEXTS & {*loaded}:
-            check_texts(loaded[name], f"{names[name]!r} of split {split!r} of {dict(self.source)}")
+            check_texts(loaded[name], self._called(names[name], split))
+        if "label" in needed:
+            check_classes(loaded["label"], self._called(names["label"], split))
         return loaded
+
+    def _called(self, column: str, split: str) -> str:
+        return f"{column!r} of split {split!r} of {dict(self.source)}"
 
     def kept(self, loaded: Mapping[str, list[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Pick what is kept for partitions.

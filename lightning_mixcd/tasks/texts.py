@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["check_texts", "class_names", "joint_labels", "load_rows", "own_labels"]
+__all__ = ["check_classes", "check_texts", "class_names", "joint_labels", "load_rows", "own_labels"]
 
 
 EVERY = re.compile(r"(.+)\[::([1-9]\d*)\]")
@@ -67,6 +67,24 @@ def check_texts(texts: Sequence[Any], column: str) -> None:
             )
 
 
+def check_classes(labels: Sequence[Any], column: str) -> None:
+    """Refuse rows without a class.
+
+    Args:
+        labels: Values of a column: class numbers or names.
+        column: How to call it.
+
+    Raises:
+        ValueError: If there is such a row, or one with several classes.
+    """
+    for row, label in enumerate(labels):
+        if label is None or isinstance(label, list) or (isinstance(label, int) and label < 0):
+            raise ValueError(
+                f"Column {column} must hold a class in every row, got {label!r} in row {row}. Leave such "
+                "rows out."
+            )
+
+
 def class_names(rows: Any, column: str) -> list[Any]:  # noqa: ANN401 -- untyped
     """Return the labels of a data set, as names where it knows those of its numbers.
 
@@ -77,11 +95,11 @@ def class_names(rows: Any, column: str) -> list[Any]:  # noqa: ANN401 -- untyped
         column: Column of the labels.
 
     Returns:
-        The labels, N of them.
+        The labels, N of them; the numbers where a row has none.
     """
     values, feature = list(rows[column][:]), rows.features[column]
-    # Rows without a class are -1.
-    if not hasattr(feature, "int2str") or min(values, default=0) < 0:
+    # Rows without a class are -1, or None.
+    if not hasattr(feature, "int2str") or any(value is None or value < 0 for value in values):
         return values
     return list(feature.int2str(values))
 

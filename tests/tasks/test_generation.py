@@ -2,7 +2,7 @@ import pytest
 
 from lightning_mixcd.tasks import generation_pairing, translation_pairing
 from lightning_mixcd.tasks.tokenizers import trained_tokenizer
-from tests.tasks.tiny import save_rows
+from tests.tasks.tiny import save_rows, save_tokenizer
 
 PRIOR = [
     {"question": "two and two", "equation": "+ 2 2", "operation": "add"},
@@ -80,6 +80,20 @@ def test_tokenizer_may_be_one_that_there_is(tmp_path):
     sample = pairing.pool.dataset[0]
     assert tokenizer.decode(sample["input_ids"]) == "<s>two and two\n+ 2 2</s>"
     assert sample["labels"][0] == -100
+
+
+@pytest.mark.parametrize("text", ["", None])
+def test_sentence_that_is_missing_in_one_language_is_named(tmp_path, text):
+    rows = save_rows(tmp_path, "rows", [*SENTENCES, {**SENTENCES[0], "cs": text}])
+    with pytest.raises(ValueError, match=r"Column 'cs' of split 'train' must hold a text .* in row 2"):
+        translation_pairing(rows, prior=["de"], new=["cs"], tokenizer=300)
+
+
+def test_tokenizer_that_cannot_end_a_text_is_refused(tmp_path):
+    folder = save_tokenizer(tmp_path / "tokenizer")
+    maths(tmp_path, form="seq2seq", tokenizer=folder)
+    with pytest.raises(ValueError, match="`tokenizer` must have a token that ends a text"):
+        maths(tmp_path, form="causal", tokenizer=folder)
 
 
 def test_unknown_form_is_refused(tmp_path):

@@ -39,3 +39,20 @@ def test_row_without_a_text_is_named(tmp_path, text):
         ValueError, match=r"Column 'premise' of .* must hold a text in every row, .* in row 2"
     ):
         rows.load("train", ["text"])
+
+
+@pytest.mark.parametrize(
+    ("label", "labels"), [(None, [0, 1]), (-1, [0, 1]), (None, ["a", "b"]), ([0, 1], [])]
+)
+def test_row_without_a_class_or_with_several_is_named(tmp_path, label, labels):
+    rows = [{"gold": label} for label in [*labels, label]]
+    rows = save_rows(tmp_path, "a", rows, names={"label": "gold"})
+    match = rf"Column 'gold' of .* must hold a class .*in row {len(labels)}\."
+    with pytest.raises(ValueError, match=match):
+        rows.load("train", ["label"])
+
+
+def test_name_of_no_column_of_the_task_is_refused(tmp_path):
+    rows = save_rows(tmp_path, "a", ROWS, names={"text": "premise", "textpair": "hypothesis"})
+    with pytest.raises(ValueError, match=r"`names` must .* got \['textpair'\] beside \['text', 'label'\]"):
+        rows.load("train", ["text", "label"])

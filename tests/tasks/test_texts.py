@@ -100,6 +100,7 @@ def test_numbers_with_names_beside_numbers_without_are_refused(tmp_path):
         joint_labels([named(tmp_path / "a.parquet", ["yes", "no"], [0, 1]), np.array([0, 1])])
 
 
-def test_rows_without_a_class_are_refused_where_classes_have_names(tmp_path):
-    with pytest.raises(ValueError, match=r"`label` must be 0 or more"):
-        joint_labels([named(tmp_path / "a.parquet", ["yes", "no"], [0, -1])])
+@pytest.mark.parametrize("none", [-1, None])
+def test_rows_without_a_class_are_refused_where_classes_have_names(tmp_path, none):
+    with pytest.raises(ValueError, match=rf"Column 'intent' of .* must hold a class .*got {none} in row 1"):
+        named(tmp_path / "a.parquet", ["yes", "no"], [0, none])
