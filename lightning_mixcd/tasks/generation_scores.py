@@ -55,6 +55,10 @@ class GenerationScores:
             )
         self.scores, self.rows, self.by_prefix = tuple(scores), rows, by_prefix
         self.max_new_tokens = max_new_tokens
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the texts written so far, such as those of a validation that was interrupted."""
         self._texts: list[Text] = []
         self._counts: Counter[tuple[str, str]] = Counter()
 
@@ -99,7 +103,8 @@ class GenerationScores:
         Returns:
             Scores by the name to log them by.
         """
-        texts, self._texts, self._counts = _of_all_processes(self._texts), [], Counter()
+        texts = _of_all_processes(self._texts)
+        self.forget()
         groups: dict[tuple[str, str], list[Text]] = {}
         for text in texts:
             for suffix in {"", f"/{text[1]}" if self.by_prefix else ""}:

@@ -72,6 +72,11 @@ class Writer(TransformerModule):
         return {"loss": losses.mean(), "losses": losses, "correct": correct, "token_accuracy": right}
 
     @override
+    def on_validation_epoch_start(self) -> None:
+        if self.generation is not None:
+            self.generation.forget()
+
+    @override
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         super().validation_step(batch, batch_idx, dataloader_idx)
         if self.generation is not None:

@@ -3,12 +3,15 @@ from collections import Counter
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from transformers import T5Config
 
 from lightning_mixcd.tasks import GenerationScores, Writer, load_network
 from lightning_mixcd.tasks.generation_scores import SCORES, last_number
+from lightning_mixcd.tasks.tokenized import TokenizedDataModule
 from tests.tasks.test_transformer import fitted, tokenized
 from tests.tasks.tiny import BART, GPT2, collator, module, ragged
+from tests.toys import QUIET
 
 FORMS = ["seq2seq", "causal"]
 WRITTEN = ["a dog runs in the park", "two men sit on a bench", ""]
@@ -169,6 +172,26 @@ def test_validation_logs_the_scores_of_both_loaders(form):
         for score in ("chrf", "exact"):
             found = trainer.callback_metrics[f"val/{name}/{score}"]
             assert found == pytest.approx(SCORES[score](written, true), abs=1e-5)
+
+
+def test_texts_of_a_validation_that_was_interrupted_are_not_scored(monkeypatch):
+    class Stopped(Callback):
+        def on_validation_batch_end(self, *_):
+            raise RuntimeError("stopped")
+
+    def validate(seed, *callbacks):
+        samples = tokenized("causal", 8, seed=seed)
+        loader = TokenizedDataModule([], samples, collator("causal"), batch_size=4).val_dataloader()
+        Trainer(callbacks=[*callbacks], **QUIET).validate(model, loader, verbose=False)
+
+    scored = []
+    monkeypatch.setitem(SCORES, "exact", lambda _, true: scored.append(true) or 0.0)
+    model = module("causal", generation=GenerationScores(["exact"], rows=5, max_new_tokens=2))
+    validate(5)
+    with pytest.raises(RuntimeError, match="stopped"):
+        validate(6, Stopped())
+    validate(5)
+    assert scored[1] == scored[0]
 
 
 class Parrot(torch.nn.Module):
