@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from lightning_mixcd.data import Pool
 from lightning_mixcd.data.vocabularies import check_alike, tokenizer_of
@@ -56,7 +57,8 @@ def check_inputs(trainer: Trainer, module: LightningModule) -> None:
             continue
         if limit is not None:
             for key in ("input_ids", "labels"):
-                if isinstance(samples[0].get(key), Sized):
+                value = samples[0].get(key)
+                if isinstance(value, Sized) and not (isinstance(value, Tensor) and value.ndim == 0):
                     check_lengths(samples, limit, key)
         if isinstance(samples[0].get("labels"), int):
             _check_labels(source.name, max(sample["labels"] for sample in samples), network.config)

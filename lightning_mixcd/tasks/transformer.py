@@ -58,12 +58,6 @@ class TransformerModule(LightningModule, ABC):
         """
 
     @override
-    def setup(self, stage: str) -> None:
-        # The pool is there already, and a ledger may be recorded of it before anything else is.
-        if stage == "fit":
-            check_inputs(self.trainer, self)
-
-    @override
     def on_validation_start(self) -> None:
         # The training data is not there yet, and these would be read first.
         if self.trainer.sanity_checking:
@@ -88,6 +82,10 @@ class TransformerModule(LightningModule, ABC):
 
     @override
     def configure_optimizers(self) -> Any:
+        # The pool is there already, and comes before all else if a ledger is recorded of it at the start of
+        # `fit`. Not in `setup`: modules that override it are taken to build their layers there.
+        if self._trainer is not None:
+            check_inputs(self._trainer, self)
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         # On the CPU torch's own choice takes six times as long; elsewhere fused ones do not go with fp16.
         return torch.optim.AdamW(trained, lr=self.lr, fused=self.device.type == "cpu" or None)

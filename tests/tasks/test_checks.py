@@ -8,7 +8,14 @@ import torch
 from lightning.pytorch import Trainer
 from transformers import BertConfig, DataCollatorWithPadding, EncoderDecoderConfig, EncoderDecoderModel
 
-from lightning_mixcd import Ledger, Pool, RehearsalCallback, RehearsalDataModule, Uniform
+from lightning_mixcd import (
+    Ledger,
+    Pool,
+    RehearsalCallback,
+    RehearsalDataModule,
+    Uniform,
+    record_ledger,
+)
 from lightning_mixcd.tasks import SentenceClassifier, load_network
 from lightning_mixcd.tasks.checks import check_inputs
 from lightning_mixcd.tasks.tokenized import TokenizedDataModule
@@ -181,3 +188,19 @@ def test_every_kind_is_asked(kind, monkeypatch):
     trainer = Trainer(**{**QUIET, "max_epochs": 1})
     trainer.fit(model, datamodule=data)
     assert {*asked} == {(trainer, model)}
+
+
+def test_rows_of_tensors_are_rows_too():
+    tensors = [{key: torch.tensor(value) for key, value in sample.items()} for sample in SAMPLES]
+    fit(classifier(max_position_embeddings=20), samples=tensors, pool=tensors, val=tensors)
+
+
+def test_ledger_of_full_precision_serves_a_module_that_is_converted(tmp_path):
+    model = classifier()
+    pool = Pool(SAMPLES, collate_fn=collator("sentences"), pad_values={"input_ids": 0})
+    recorded = record_ledger(model, pool, tmp_path / "base.ledger")
+    rehearsal = RehearsalCallback(Uniform(), pool=pool, ledger=recorded)
+    finetune = TokenizedDataModule(SAMPLES, SAMPLES, collator("sentences"), batch_size=3)
+    Trainer(callbacks=[rehearsal], precision="bf16-true", max_epochs=1, **QUIET).fit(
+        model, datamodule=finetune
+    )
