@@ -50,10 +50,7 @@ from lightning_mixcd.strategies import (
     UniformCorrect,
 )
 from lightning_mixcd.testing import check_estimator, check_partition, check_strategy
-
-
-def any_of_them(n, ledger, generator):
-    return torch.randperm(ledger.size, generator=generator)[:n]
+from tests.soak.chancy import any_of_them
 
 
 def head_probe(kind=HeadProbe, **settings):
