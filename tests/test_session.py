@@ -1,5 +1,6 @@
 """One fit: how many rows, how they reach the device, what is learnt from them, when the ledger is checked."""
 
+import itertools
 from fractions import Fraction
 
 import lightning.pytorch as pl
@@ -431,21 +432,24 @@ class LosingApart(Apart, LosingAfter):
     """Loses rows of a batch of their own."""
 
 
-@pytest.mark.parametrize("module", [LosingBefore, LosingAfter, Doubling, LosingApart])
+TOLD_BY_PLACE = [
+    {"strategy": MixCD(), "ledger": ledger()},
+    {"strategy": ScreenHighestLoss()},
+    {"strategy": MixCD(), "ledger": "base.ledger"},
+]
+WEIGHED = {"strategy": Uniform(), "rehearsal_weight": 2.0}  # a batch of their own is, as a whole
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("module", "settings"),
     [
-        {"strategy": MixCD(), "ledger": ledger()},
-        {"strategy": ScreenHighestLoss()},
-        {"strategy": MixCD(), "ledger": "base.ledger"},
-        {"strategy": Uniform(), "rehearsal_weight": 2.0},
+        *itertools.product([LosingBefore, LosingAfter, Doubling], [*TOLD_BY_PLACE, WEIGHED]),
+        *itertools.product([LosingApart], TOLD_BY_PLACE),
     ],
 )
 def test_hooks_that_lose_rows_are_refused_where_rows_are_told_by_their_place(
     module, settings, tmp_path, monkeypatch
 ):
-    if module is LosingApart and "rehearsal_weight" in settings:
-        pytest.skip("weighs the batch as a whole")
     monkeypatch.chdir(tmp_path)
     callback = RehearsalCallback(**{"pool": pool(), "mix_ratio": 1, **settings})
     with pytest.raises(
