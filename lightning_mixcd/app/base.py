@@ -1,6 +1,7 @@
 """The base model and its ledger: made once per configuration, then taken from disk."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,17 @@ import torch
 from filelock import FileLock
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch.utils.data import Dataset
 
 from lightning_mixcd.app.conf import make
+from lightning_mixcd.app.run import quiet_trainer
+from lightning_mixcd.data import Pool
 from lightning_mixcd.record import record_ledger
 from lightning_mixcd.report.files import replacing
 from lightning_mixcd.tasks import Pairing
 from lightning_mixcd.wiring import rehearsal_step
 
-__all__ = ["base_model"]
+__all__ = ["base_model", "record"]
 
 # Arguments of the Trainer that say how finetuning goes: base models are shared by runs that differ in them.
 OF_FINETUNING = (
@@ -61,10 +65,32 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
                 torch.save(state, aside)
         module: LightningModule = make(before.model)
         module.load_state_dict(torch.load(weights, weights_only=True))
-        record_ledger(
-            module, pairing.pool, folder / "base.ledger", columns=pairing.columns, keep=config.base.keep
-        )
+        record(config, module, pairing.pool, folder / "base.ledger", columns=pairing.columns)
     return module, folder / "base.ledger"
+
+
+def record(
+    config: DictConfig,
+    module: LightningModule,
+    pool: Pool | Dataset[Any],
+    path: Path,
+    *,
+    columns: Mapping[str, Any],
+) -> None:
+    """Record the ledger of a model on the device and in the precision of training, unless there is one.
+
+    Args:
+        config: The app's configuration.
+        module: The model; on the CPU afterwards.
+        pool: The pretrain samples.
+        path: Folder of the ledger.
+        columns: Further columns to keep.
+    """
+    trainer = quiet_trainer(config)
+    module.to(trainer.strategy.root_device)
+    with trainer.precision_plugin.forward_context():
+        record_ledger(module, pool, path, columns=columns, keep=config.base.keep)
+    module.cpu()
 
 
 # What the base model is made by.

@@ -13,12 +13,11 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer, see
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_mixcd.app.base import base_model
+from lightning_mixcd.app.base import base_model, record
 from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.outcome import Outcome
 from lightning_mixcd.app.run import callbacks, check_options, method_name, quiet_trainer
 from lightning_mixcd.data import Pool, RehearsalDataModule, union_pool
-from lightning_mixcd.record import record_ledger
 from lightning_mixcd.report.chains import ChainRecord
 from lightning_mixcd.report.files import replacing
 from lightning_mixcd.report.matrix import plot_matrices
@@ -160,7 +159,7 @@ def _stage(
     pool, stage = _pool(config, tasks, k)
     if ledger is None:
         ledger = folder / "base.ledger"
-        record_ledger(module, pool, ledger, columns={"stage": stage}, keep=config.base.keep)
+        record(config, module, pool, ledger, columns={"stage": stage})
     units, seconds = _fit(config, module, [*tasks.values()][k], pool, ledger, folder)
     found = Stage(accuracies=_measure(config, module, tasks), compute_units=units, seconds=seconds)
     with replacing(weights) as aside:

@@ -86,3 +86,23 @@ def test_what_shortens_or_steers_finetuning_leaves_the_base_model_alone(option, 
     module, _ = base.base_model(config, make(config.data))
 
     assert all(torch.equal(value, before.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+def test_ledger_is_recorded_in_the_precision_of_training(tmp_path):
+    config = composed(tmp_path / "run", "base.max_epochs=1", "+trainer.precision=bf16-mixed")
+    module, path = base.base_model(config, make(config.data))
+    pixels = torch.stack([pixels for pixels, _ in make(config.data).pool])
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        logits = module.eval()(pixels).half()
+    assert Ledger.open(path).column("logits").tolist() == logits.tolist()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_ledger_is_recorded_on_the_device_of_training(config, monkeypatch):
+    devices = []
+    monkeypatch.setattr(base, "record_ledger", lambda module, *_, **__: devices.append(module.device.type))
+    config.trainer.accelerator = "gpu"
+    module, _ = base.base_model(config, make(config.data))
+    assert devices == ["cuda"]
+    assert module.device.type == "cpu"
