@@ -36,6 +36,9 @@ OF_FINETUNING = (
     "overfit_batches",
 )
 
+# Of the others, those by which base models differ.
+OF_BOTH = ("devices", "num_nodes", "precision")
+
 
 def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, Path]:
     """Train the base model on the prior task and record its ledger, unless that was done before.
@@ -44,7 +47,7 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
 
     Args:
         config: The app's configuration; `data`, `model`, `base` and `seed` decide what is made, but for
-            `model.lr` where `base.lr` is given. `trainer` says on what it is made, and not for how long.
+            `model.lr` where `base.lr` is given, and of `trainer` the precision and the number of processes.
         pairing: The tasks.
 
     Returns:
@@ -52,6 +55,7 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
     """
     before, config = config, _pretraining(config)
     parts = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "model", "base")}
+    parts["trainer"] = {name: config.trainer[name] for name in OF_BOTH if name in config.trainer}
     text = OmegaConf.to_yaml(OmegaConf.create({**parts, "seed": config.seed}), sort_keys=True)
     folder = Path(config.base_dir) / hashlib.sha256(text.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,10 @@ _Rows = Tensor | list[object] | tuple[object, ...]
 _TRAITS = ("ndim", "dtype", "device", "layout", "is_nested")
 _traits = attrgetter(*_TRAITS)
 
+_NOTHING = (
+    "Leave it out of the pool's batches; where a loader of a `CombinedLoader` has ended, take "
+    'mode="max_size_cycle".'
+)
 _MATCH = "Make the pool's dataset or `collate_fn` give what the finetune batch has."
 
 
@@ -250,7 +254,8 @@ class _Joiner:
             return self._join_tensors(finetune, pool, place)
         parts, pool_parts = children(finetune), children(pool)
         if type(finetune) is not type(pool) or (parts is None) != (pool_parts is None):
-            raise place.mismatch(_kind(finetune), _kind(pool), _MATCH)
+            remedy = _MATCH if finetune is not None else _NOTHING
+            raise place.mismatch(_kind(finetune), _kind(pool), remedy)
         if parts is None or pool_parts is None:
             return self._join_leaves(finetune, pool, place)
         if parts.keys() != pool_parts.keys():

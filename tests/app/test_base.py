@@ -62,6 +62,12 @@ def test_other_data_is_another_base_model(config):
     assert base.base_model(config, make(config.data))[1] != first
 
 
+def test_precision_is_of_the_base_model(config, tmp_path):
+    _, first = base.base_model(config, make(config.data))
+    half = composed(tmp_path / "run", "base.max_epochs=1", "+trainer.precision=bf16-mixed")
+    assert base.base_model(half, make(config.data))[1] != first
+
+
 def test_rate_of_finetuning_is_not_the_base_models_where_that_has_its_own(config):
     OmegaConf.update(config, "model.lr", 0.01, force_add=True)
     before, path = base.base_model(config, make(config.data))
