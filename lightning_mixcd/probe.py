@@ -42,7 +42,6 @@ class Probe:
         module: The model.
         pool: Where samples come from.
         readout: How correctness is read of the outputs.
-        batch_size: Samples per forward.
         transfer: Brings a collated batch to the device, as training does; by default the module's own hooks.
         context: Context of each forward, such as the trainer's precision; none by default.
 
@@ -57,14 +56,13 @@ class Probe:
         pool: Pool,
         readout: Readout,
         *,
-        batch_size: int = 256,
         transfer: Callable[[object], object] | None = None,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         inner = getattr(module, "_orig_mod", module)
         # A compiled LightningModule hides its `training_step`.
         self.module = inner if isinstance(inner, LightningModule) else module
-        self.pool, self.readout, self.batch_size = pool, readout, batch_size
+        self.pool, self.readout = pool, readout
         self.transfer, self.context = transfer or self._default_transfer, context
         self.known: Callable[[Tensor], Mapping[str, Tensor]] = _nothing_known
         self.forwards = 0
@@ -128,8 +126,9 @@ class Probe:
 
     # One chunk at a time: the list of all of them would outweigh the ledger.
     def _chunks(self, index: Indices) -> Iterator[list[int]]:
-        for start in range(0, len(index), self.batch_size):
-            yield [int(i) for i in index[start : start + self.batch_size]]
+        size = self.pool.batch_size
+        for start in range(0, len(index), size):
+            yield [int(i) for i in index[start : start + size]]
 
     def correct(self, index: Tensor) -> Tensor:
         """Return which samples the model gets right, or, where a loss is allowed, within that loss.

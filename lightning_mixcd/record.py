@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def record_ledger(
     readout: Readout | None = None,
     columns: Mapping[str, Any] | None = None,
     keep: Keep = (),
-    batch_size: int = 256,
+    batch_size: int | None = None,
 ) -> Ledger:
     """Record what the base model gets right on the pool, in eval mode, one forward per sample.
 
@@ -59,7 +60,7 @@ def record_ledger(
             In float16, unless another dtype is given for a name. With `{"features": ("float16", 64)}` they
             are kept as 64 coordinates, along the directions that hold most of the features of up to 4,096
             samples; `ledger.basis("features")` are these. The progress bar says how large the ledger will be.
-        batch_size: Samples per forward.
+        batch_size: Samples per forward; by default that of the pool.
 
     Returns:
         The finished ledger. Besides `columns` and `keep` it holds `correct`, `loss` and, for classification,
@@ -104,7 +105,9 @@ def record_ledger(
                     "record again."
                 )
         return finished
-    probe = Probe(model, pool, readout or Readout(), batch_size=batch_size)
+    if batch_size is not None:
+        pool = replace(pool, batch_size=batch_size)
+    probe = Probe(model, pool, readout or Readout())
     return record_with(probe, path, columns=columns, keep=keep)
 
 
@@ -135,7 +138,7 @@ def record_with(
     size = len(probe.pool)
     extra = {name: _column(name, values, size) for name, values in (columns or {}).items()}
     # Only a reading tells whether there are labels to keep, and how wide features are.
-    looks = [*probe.readings(_first(size, probe.batch_size, keep), keep=keep)]
+    looks = [*probe.readings(_first(size, probe.pool.batch_size, keep), keep=keep)]
     specs = columns_of(looks[0][1], keep)
     specs |= {name: (values.dtype, values.shape[1:]) for name, values in extra.items()}
     writer = LedgerWriter(

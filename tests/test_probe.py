@@ -38,7 +38,7 @@ def readings(probe, index):
 )
 def test_readings_are_those_of_a_plain_loop(index, batch_size, num_workers):
     correct, loss = plain_readings(base_state(), pool())
-    probe = Probe(Toy(dropout=0.5), Pool(pool(), num_workers=num_workers), Readout(), batch_size=batch_size)
+    probe = Probe(Toy(dropout=0.5), Pool(pool(), num_workers=num_workers, batch_size=batch_size), Readout())
     found = readings(probe, index)
     assert [i for i, _, _ in found] == list(index)
     assert [c for _, c, _ in found] == correct[torch.as_tensor(list(index), dtype=torch.int64)].tolist()
@@ -47,13 +47,13 @@ def test_readings_are_those_of_a_plain_loop(index, batch_size, num_workers):
 
 
 def test_correct_of_some_samples():
-    probe = Probe(Toy(), Pool(pool()), Readout(), batch_size=4)
+    probe = Probe(Toy(), Pool(pool(), batch_size=4), Readout())
     index = torch.tensor([5, 1, 33, 2, 9])
     assert probe.correct(index).tolist() == plain_readings(base_state(), pool())[0][index].tolist()
 
 
 def test_losses_and_confidences_of_some_samples():
-    probe, index = Probe(Toy(), Pool(pool()), Readout(), batch_size=4), torch.tensor([5, 1, 33, 2, 9])
+    probe, index = Probe(Toy(), Pool(pool(), batch_size=4), Readout()), torch.tensor([5, 1, 33, 2, 9])
     expected = plain_readings(base_state(), pool())[1][index]
     torch.testing.assert_close(probe.losses(index), expected, atol=1e-5, rtol=1e-4)
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_sample_that_cannot_be_read_is_never_looked_past(unreadable):
         def __getitem__(self, i):
             return super().__getitem__(i if i != 5 else 10**6)
 
-    probe = Probe(Toy(), Pool(Holed(*pool().tensors), unreadable=unreadable), Readout(), batch_size=4)
+    probe = Probe(Toy(), Pool(Holed(*pool().tensors), unreadable=unreadable, batch_size=4), Readout())
     with pytest.raises(PoolError, match=r"Holed raised IndexError.* for pool index 5"):
         probe.correct(torch.arange(8))
 
@@ -209,7 +209,7 @@ def test_no_trace_is_left(fails):
     buffers = {name: b.clone() for name, b in module.named_buffers()}
     metrics, before = dict(module.named_children()), states()
     readout = Readout(correctness=lambda outputs, batch: 1 / 0) if fails else Readout()
-    probe = Probe(module, Pool(Drawing()), readout, batch_size=6)
+    probe = Probe(module, Pool(Drawing(), batch_size=6), readout)
     if fails:
         with pytest.raises(ZeroDivisionError):
             probe.correct(torch.arange(20))
@@ -228,7 +228,7 @@ def test_no_trace_is_left(fails):
 
 def test_iterator_that_is_closed_early_leaves_no_trace():
     module = Toy()
-    found = Probe(module, Pool(Drawing()), Readout(), batch_size=6).readings(range(20))
+    found = Probe(module, Pool(Drawing(), batch_size=6), Readout()).readings(range(20))
     before = states()
     next(found)
     assert not module.training

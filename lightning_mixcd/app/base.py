@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch.utils.data import Dataset
 
 from lightning_mixcd.app.conf import make
-from lightning_mixcd.app.run import quiet_trainer
+from lightning_mixcd.app.run import configured_pool, quiet_trainer
 from lightning_mixcd.data import Pool
 from lightning_mixcd.record import record_ledger
 from lightning_mixcd.report.files import replacing
@@ -93,6 +93,7 @@ def record(
     trainer = quiet_trainer(config)
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
+        pool = configured_pool(config, pool)
         record_ledger(module, pool, path, columns=columns, keep=config.base.keep)
     module.cpu()
 

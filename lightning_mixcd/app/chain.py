@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_mixcd.app.base import base_model, record
 from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.outcome import Outcome
-from lightning_mixcd.app.run import callbacks, check_options, method_name, quiet_trainer
+from lightning_mixcd.app.run import callbacks, check_options, configured_pool, method_name, quiet_trainer
 from lightning_mixcd.data import Pool, RehearsalDataModule, union_pool
 from lightning_mixcd.report.chains import ChainRecord
 from lightning_mixcd.report.files import replacing
@@ -122,9 +122,7 @@ def _tasks(config: DictConfig) -> dict[str, LightningDataModule]:
 def _pool(config: DictConfig, tasks: Tasks, n: int) -> tuple[Pool, Any]:
     loaders = {name: task.train_dataloader() for name, task in [*tasks.items()][:n]}
     parts = {
-        name: Pool(
-            loader.dataset, collate_fn=loader.collate_fn, num_workers=config.num_workers, lag=config.lag
-        )
+        name: configured_pool(config, Pool(loader.dataset, collate_fn=loader.collate_fn))
         for name, loader in loaders.items()
     }
     return union_pool(parts)

@@ -14,8 +14,8 @@ from lightning_mixcd.adapters import Adapter
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.outcome import Outcome
-from lightning_mixcd.app.run import callbacks, check_options, method_name, quiet_trainer
-from lightning_mixcd.data import Pool, RehearsalDataModule
+from lightning_mixcd.app.run import callbacks, check_options, configured_pool, method_name, quiet_trainer
+from lightning_mixcd.data import RehearsalDataModule
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.records import FILE, METRICS, Record, damaged_share
 from lightning_mixcd.tasks import Pairing
@@ -87,10 +87,9 @@ def train(config: DictConfig) -> Record:
 
 
 def _data(config: DictConfig, pairing: Pairing, ledger: Path) -> RehearsalDataModule:
-    pool = pairing.pool if isinstance(pairing.pool, Pool) else Pool(pairing.pool)
     return RehearsalDataModule(
         pairing.new,
-        replace(pool, num_workers=config.num_workers, lag=config.lag),
+        configured_pool(config, pairing.pool),
         mix_ratio=config.mix_ratio,
         ledger=ledger,
         prior_val=pairing.prior_val,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lightning.pytorch import LightningModule
@@ -124,7 +124,7 @@ def readout_of(task: str) -> Readout:
 
 
 def _answers(module: LightningModule, pool: Pool, task: str, *, batch_size: int) -> list[Answer]:
-    probe = Probe(module, pool, readout_of(task), batch_size=batch_size)
+    probe = Probe(module, replace(pool, batch_size=batch_size), readout_of(task))
     readings = probe.readings(range(len(pool)), keep=("logits",))
     return [answer for _, reading in readings for answer in _said(reading, task)]
 

@@ -1,19 +1,24 @@
 """What every run of the app is made of."""
 
+from dataclasses import replace
+from typing import Any
+
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from omegaconf import DictConfig
+from torch.utils.data import Dataset
 
 from lightning_mixcd.app.budget import TrainingBudget
 from lightning_mixcd.app.conf import make
 from lightning_mixcd.app.true_rates import TrueRates
 from lightning_mixcd.callback import RehearsalCallback
+from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.strategies import MixCD, Oracle
 
-__all__ = ["callbacks", "check_options", "method_name", "quiet_trainer"]
+__all__ = ["callbacks", "check_options", "configured_pool", "method_name", "quiet_trainer"]
 
 
 def check_options(config: DictConfig) -> None:
@@ -95,6 +100,20 @@ def callbacks(config: DictConfig) -> tuple[RehearsalCallback, list[Callback]]:
     if config.trainer.enable_progress_bar:
         others.append(TQDMProgressBar(leave=False))
     return rehearsal, others
+
+
+def configured_pool(config: DictConfig, samples: Pool | Dataset[Any]) -> Pool:
+    """Return a pool that is read as configured.
+
+    Args:
+        config: The app's configuration.
+        samples: The pool, or its samples.
+
+    Returns:
+        The pool.
+    """
+    pool = samples if isinstance(samples, Pool) else Pool(samples)
+    return replace(pool, num_workers=config.num_workers, lag=config.lag, batch_size=config.pool_batch_size)
 
 
 def quiet_trainer(config: DictConfig) -> Trainer:

@@ -30,6 +30,8 @@ class Pool:
             where torch's own collate function makes the rows of half a lag at once.
         lag: Draws between learning something and drawing by it. A run does not depend on the number of
             workers or on timing, because their queue stays within half of it; at least twice `num_workers`.
+        batch_size: Samples per forward where the model is looked at beside training: for a ledger, for an
+            oracle. Fewer take less memory, and sequences of varying length less padding.
         random: Whether fetching a sample or collating a batch draws random numbers, as augmentation does.
             They are then seeded by the draw, which takes some 0.1 ms. None finds out from a few samples;
             `Streams` cannot be tried out, so it counts as yes for these.
@@ -54,6 +56,7 @@ class Pool:
     collate_fn: Callable[[list[Any]], Any] | None = None
     num_workers: int = 0
     lag: int = 8
+    batch_size: int = 64
     random: bool | None = None
     pad_values: Mapping[str, float] | None = None
     unreadable: Literal["raise", "skip"] = "raise"
@@ -87,12 +90,14 @@ class Pool:
             )
         if len(self.dataset) == 0:
             raise ValueError("`pool` must hold at least one sample, got none.")
-        check_whole(num_workers=self.num_workers, lag=self.lag)
+        check_whole(num_workers=self.num_workers, lag=self.lag, batch_size=self.batch_size)
         if self.num_workers < 0 or self.lag < 2 * self.num_workers:
             raise ValueError(
                 f"`num_workers` must be between 0 and half of `lag` ({self.lag}), got {self.num_workers}. "
                 "Raise `lag`, so that it covers every draw waiting in a worker's queue, or use fewer workers."
             )
+        if self.batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}. The default is 64.")
         if self.unreadable not in {"raise", "skip"}:
             raise ValueError(
                 f'`unreadable` must be "raise" or "skip", got {self.unreadable!r}. Pass one of them.'

@@ -78,6 +78,11 @@ def test_empty_pool_is_refused():
         Pool([])
 
 
+def test_forwards_of_no_sample_are_refused():
+    with pytest.raises(ValueError, match=r"^`batch_size` must be at least 1, got 0"):
+        Pool(range(5), batch_size=0)
+
+
 @pytest.mark.parametrize(("num_workers", "lag"), [(-1, 8), (5, 8), (1, 1), (0, -1)])
 def test_numbers_out_of_range_are_refused(num_workers, lag):
     message = rf"`num_workers` must be between 0 and half of `lag` \({lag}\), got {num_workers}\. Raise"
