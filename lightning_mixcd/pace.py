@@ -29,6 +29,11 @@ class Pace:
         self._adaptive = schedule if isinstance(schedule, AdaptiveSchedule) else None
         self._share: bool | float = True  # at the last step
 
+    @property
+    def needs_damage(self) -> bool:
+        """Whether the schedule goes by the damage among rehearsed rows."""
+        return self._adaptive is not None and self._adaptive.needs_damage
+
     def begin(self, module: nn.Module, *, knows_base: bool) -> None:
         """Get ready for the first step.
 
@@ -41,7 +46,7 @@ class Pace:
         """
         if self._adaptive is None:
             return
-        if self._adaptive.needs_damage and not knows_base:
+        if self.needs_damage and not knows_base:
             raise ValueError(
                 f"`ledger` must be given, because {type(self._adaptive).__name__} goes by what the base "
                 "model had right. Pass a folder, RehearsalCallback(ledger='base.ledger'): it is recorded "
@@ -77,7 +82,7 @@ class Pace:
         Args:
             damage_rate: Returns the damaged share of the base-correct rows, on all ranks together.
         """
-        if self._adaptive is not None and self._adaptive.needs_damage:
+        if self._adaptive is not None and self.needs_damage:
             self._adaptive.learn(damage_rate())
 
     def metrics(self) -> dict[str, Tensor]:

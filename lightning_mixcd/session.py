@@ -126,19 +126,15 @@ class Session:
         self._knows_base = self.ledger is not None or streams is not None
         # Without a ledger, a strategy that learns nothing makes do with modules that say nothing.
         learns = type(self.strategy).tally is not Strategy.tally
-        if self.strategy.rehearses and (learns or self._knows_base):
+        if self.terms.keeps_apart:
+            self._refuse_learners(learns=learns)
+        elif self.strategy.rehearses and (learns or self._knows_base):
             self._wanted = {
                 "with_loss": self.strategy.needs_loss or self.readout.tolerance is not None,
                 "with_logits": self.strategy.needs_logits,
                 "with_features": self.strategy.needs_features and not screens,
             }
         self._listen()
-        if learns and self.terms.keeps_apart:
-            raise ValueError(
-                f"`strategy` must be one that learns nothing where a penalty keeps rehearsed rows out of the "
-                f"batch, got {type(self.strategy).__name__}, which would never see them answered. Use "
-                "UniformCorrect()."
-            )
         self.terms.begin(
             None if resumed else self._start(),
             weighs="weight" in self.strategy.context(torch.zeros(0, dtype=torch.int64)),
@@ -267,6 +263,19 @@ class Session:
             self.pace.load_state_dict(state["schedule"])
         self._supply.load_state_dict(state)
         tell(different)
+
+    def _refuse_learners(self, *, learns: bool) -> None:
+        where = "where a penalty keeps rehearsed rows out of the batch"
+        if learns:
+            raise ValueError(
+                f"`strategy` must be one that learns nothing {where}, got {type(self.strategy).__name__}, "
+                "which would never see them answered. Use UniformCorrect()."
+            )
+        if self.pace.needs_damage:
+            raise ValueError(
+                f"`schedule` must not go by damage {where}, got {type(self.settings.schedule).__name__}, "
+                "which would never see any. Use EveryNSteps()."
+            )
 
     def _listen(self) -> None:
         with_features = bool(self._wanted and self._wanted["with_features"])

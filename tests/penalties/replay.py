@@ -33,7 +33,7 @@ def full_ledger():
     return ledger_with_logits().with_columns(features=base_outputs(base_net()[:-1]))
 
 
-def fit(penalties, strategy=None, *, mix_ratio=0.5, module=None, data=None, **settings):
+def fit(penalties, strategy=None, *, mix_ratio=0.5, module=None, data=None, schedule=None, **settings):
     """Train for an epoch of five batches; return the module and the callback."""
     module = module or Toy()
     callback = RehearsalCallback(
@@ -42,6 +42,7 @@ def fit(penalties, strategy=None, *, mix_ratio=0.5, module=None, data=None, **se
         ledger=ledger_with_logits(),
         mix_ratio=mix_ratio,
         penalties=penalties,
+        schedule=schedule,
     )
     trainer(callback, **settings).fit(module, DataLoader(data or finetune(), 8))
     return module, callback

@@ -9,9 +9,10 @@ from torch.utils.data import DataLoader
 from lightning_mixcd import CaptureError, MixCD, Uniform, UniformCorrect
 from lightning_mixcd.partitions import ByColumn, ByLabel, Single
 from lightning_mixcd.penalties import AGEM, GEM
+from lightning_mixcd.schedules import HoldRetention
 from tests.functional.test_projection import slow_cone
 from tests.penalties.replay import assert_same, fit, gradient_of, replay, samples
-from tests.toys import POOL_IDS, Toy, finetune, flat, pool, trainer, weights
+from tests.toys import POOL_IDS, Listed, Toy, finetune, flat, pool, trainer, weights
 
 
 def one_vector(gradients):
@@ -160,6 +161,18 @@ def test_clipping_comes_after():
 def test_strategy_that_learns_is_refused():
     with pytest.raises(ValueError, match=r"`strategy` must be one that learns nothing.*got MixCD"):
         fit([AGEM()], MixCD())
+
+
+def test_schedule_that_goes_by_damage_is_refused():
+    with pytest.raises(ValueError, match=r"`schedule` must not go by damage .*, got HoldRetention, which"):
+        fit([AGEM()], UniformCorrect(), schedule=HoldRetention(0.9))
+
+
+def test_no_damage_is_logged_where_none_is_seen():
+    logger = Listed()
+    fit([AGEM()], UniformCorrect(), logger=logger, log_every_n_steps=1)
+    assert len(logger.values("rehearsal/compute_units")) == 5
+    assert logger.values("rehearsal/damaged_share") == []
 
 
 def test_manual_optimization_is_refused():
