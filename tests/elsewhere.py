@@ -1,4 +1,7 @@
-"""Another device, played by the CPU: as on an accelerator, its tensors do not mix with those of the host."""
+"""Another device, played by the CPU: its tensors do not mix with those of the host, nor is there float64.
+
+The former is so on every accelerator, the latter on MPS.
+"""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -97,6 +100,8 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     def brought(tensor: Tensor) -> Tensor:
         if id(tensor) in known:
             return known[id(tensor)]
+        if goes_there and tensor.dtype == torch.float64:
+            raise TypeError(f"There is no float64 on this device, in {func}.")
         return Elsewhere(tensor) if goes_there else tensor
 
     return tree_map_only(Tensor, brought, found)

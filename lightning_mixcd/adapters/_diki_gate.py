@@ -91,10 +91,10 @@ def fit_gaussian(features: Tensor) -> Gaussians:
         raise ValueError(
             "`features` must be finite, got others. Look for samples that the model overflows on."
         )
-    values = features.double()
+    values = features.cpu().double()  # not every device has float64
     count, width = values.shape
     covariance = values.T.cov().reshape(width, width)
-    eye = torch.eye(width, dtype=values.dtype, device=values.device)
+    eye = torch.eye(width, dtype=values.dtype)
     if count <= width:
         share = _shrinkage(covariance, count)
         covariance = (1 - share) * covariance + share * covariance.trace() / width * eye
@@ -102,7 +102,8 @@ def fit_gaussian(features: Tensor) -> Gaussians:
     normal = MultivariateNormal(values.mean(0), scale_tril=factor)
     density: Tensor = normal.log_prob(values)  # type: ignore[no-untyped-call]
     marks = density.quantile(values.new_tensor(MARKS))
-    return Gaussians(*(value[None].float() for value in (normal.mean, factor, marks)))
+    found = (normal.mean, factor, marks)
+    return Gaussians(*(value[None].float().to(features.device) for value in found))
 
 
 def gate_weight(log_density: Tensor, width: int) -> Tensor:

@@ -59,7 +59,7 @@ def project_to_cone(gradient: Tensor, references: Tensor, margin: float = 0.0) -
         ) from error
 
     products = torch.cat([references @ references.T, (references @ gradient)[:, None]], dim=1)
-    numbers = products.double().cpu().numpy()
+    numbers = products.cpu().double().numpy()
     gram, overlaps = numbers[:, :-1], numbers[:, -1]
     if not np.isfinite(numbers).all():
         return gradient * torch.nan

@@ -97,7 +97,7 @@ def _fill(scores: Scores, base: Stage, direction: Parameters, *, progress: bool)
 
             change: Tensor = jvp(of, (at,), (direction,))[1]
             rows = missing[done : done + len(change)]
-            found = -change.double().cpu().numpy()
+            found = -change.cpu().double().numpy()
             if not np.isfinite(found).all():
                 raise ValueError(
                     f"The score of pool index {rows[~np.isfinite(found)][0]} is not finite. Its loss or its "

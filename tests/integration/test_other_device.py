@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from lightning_mixcd import (
     ExactResume,
@@ -15,9 +16,13 @@ from lightning_mixcd import (
     RehearsalCallback,
     RehearsalDataModule,
 )
+from lightning_mixcd.adapters import DIKI, LoRA, SelectiveLoRA
 from lightning_mixcd.partitions import ByLabel
 from lightning_mixcd.penalties import AGEM, DER, EWC, GEM, KFAC, L2SP, MAS, Distillation, Flow
 from lightning_mixcd.schedules import HoldRetention, ModelTime
+from lightning_mixcd.weights import HeadFirst
+from tests.adapters.test_diki import Module as Encoder
+from tests.adapters.test_diki import task
 from tests.elsewhere import DEVICE, Elsewhere, other_device
 from tests.integration.test_separate import TwoHeads
 from tests.penalties.replay import full_ledger
@@ -38,6 +43,13 @@ BESIDE = {
 }
 
 
+CALLBACKS = {
+    "lora": lambda: LoRA(rank=2),
+    "selective_lora": lambda: SelectiveLoRA(rank=2, warmup_steps=2),
+    "head_first": lambda: HeadFirst("net.3", steps=3),
+}
+
+
 def run(device, strategy, *callbacks, module=Toy, beside=dict, seed=1, ckpt_path=None):
     """What was rehearsed, what was logged and where the weights are after two epochs of five steps."""
     pl.seed_everything(seed, verbose=False)
@@ -55,7 +67,7 @@ def run(device, strategy, *callbacks, module=Toy, beside=dict, seed=1, ckpt_path
             max_epochs=2,
             logger=logger,
             log_every_n_steps=1,
-            enable_checkpointing=bool(callbacks),
+            enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         ).fit(trained, datamodule=data, ckpt_path=ckpt_path)
         weights = {name: value.cpu() for name, value in trained.state_dict().items()}
     return trained.seen, logger.rows, weights
@@ -85,6 +97,25 @@ def test_so_does_every_other_part(beside, module):
     check_alike(train(other_device()), train(nullcontext()))
 
 
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_so_does_what_is_added_to_the_module(name):
+    there, here = (run(device, "mixcd", CALLBACKS[name]()) for device in (other_device(), nullcontext()))
+    check_alike(there, here)
+
+
+def test_branches_learn_the_same_there():
+    found = []
+    for device in (other_device(), nullcontext()):
+        pl.seed_everything(1, verbose=False)
+        module = Encoder()
+        with device as there:
+            settings = {"accelerator": "auto", "strategy": there} if there else {}
+            trainer(DIKI("one", length=4), **settings).fit(module, DataLoader(task(1), batch_size=20))
+            found.append({name: parameter.cpu() for name, parameter in module.named_parameters()})
+    # Attention has another kernel there, and Adam makes much of its rounding: a step is 0.05.
+    torch.testing.assert_close(*found, atol=1e-3, rtol=0)
+
+
 def test_what_would_fail_on_an_accelerator_fails_there():
     with other_device():
         x, mask = torch.ones(3, device=DEVICE), torch.tensor([True, False, True], device=DEVICE)
@@ -95,3 +126,5 @@ def test_what_would_fail_on_an_accelerator_fails_there():
             x + torch.ones(3)
         with pytest.raises(RuntimeError, match="same device"):
             torch.ones(3)[mask]
+        with pytest.raises(TypeError, match="no float64"):
+            x.double()
