@@ -1,18 +1,19 @@
 """The base model and its ledger: made once per configuration, then taken from disk."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch.utils.data import Dataset
 
 from lightning_mixcd.app.conf import make
-from lightning_mixcd.app.run import configured_pool, quiet_trainer
+from lightning_mixcd.app.run import configured_pool, quiet_trainer, separate_processes
 from lightning_mixcd.data import Pool
 from lightning_mixcd.record import record_ledger
 from lightning_mixcd.report.files import replacing
@@ -59,9 +60,12 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
     text = OmegaConf.to_yaml(OmegaConf.create({**parts, "seed": config.seed}), sort_keys=True)
     folder = Path(config.base_dir) / hashlib.sha256(text.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / "weights.pt"
+    weights, trainer = folder / "weights.pt", quiet_trainer(config)
+    together = separate_processes(trainer) and not weights.exists()
+    if together and trainer.global_rank > 0:
+        _trained(config, pairing)  # beside the first process, which keeps what comes of it
     # Runs of a sweep that need the same base model wait for the one that makes it.
-    with FileLock(folder / "lock"):
+    with _turn(folder, waits=not together or trainer.global_rank > 0):
         if not weights.exists():
             (folder / "config.yaml").write_text(text)
             state = _trained(config, pairing).state_dict()
@@ -71,6 +75,19 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
         module.load_state_dict(torch.load(weights, weights_only=True))
         record(config, module, pairing.pool, folder / "base.ledger", columns=pairing.columns)
     return module, folder / "base.ledger"
+
+
+@contextmanager
+def _turn(folder: Path, *, waits: bool) -> Iterator[None]:
+    try:
+        with FileLock(folder / "lock", timeout=-1 if waits else 0):
+            yield
+    except Timeout:
+        raise RuntimeError(
+            f"The base model in `{folder}` must not be made by another run meanwhile, since processes beside "
+            "this one would wait for it in their training. Make it beforehand: `mixcd-record` with the same "
+            "options."
+        ) from None
 
 
 def record(

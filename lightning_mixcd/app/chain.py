@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_mixcd.app.base import base_model, record
@@ -103,8 +105,7 @@ def _check(config: DictConfig, output: Path) -> None:
             f"`hydra.run.dir` must be a new folder or that of the same chain, but {output} has one with "
             f"another {changed}. Give another folder, or delete this one."
         )
-    with replacing(known) as aside:
-        aside.write_text(text)
+    rank_zero_only(_keep)(text, known)
 
 
 def _tasks(config: DictConfig) -> dict[str, LightningDataModule]:
@@ -157,15 +158,25 @@ def _stage(
     pool, stage = _pool(config, tasks, k)
     if ledger is None:
         ledger = folder / "base.ledger"
-        record(config, module, pool, ledger, columns={"stage": stage})
+        with FileLock(folder / "lock"):  # of several processes one records, the others find it done
+            record(config, module, pool, ledger, columns={"stage": stage})
     units, seconds = _fit(config, module, [*tasks.values()][k], pool, ledger, folder)
     found = Stage(accuracies=_measure(config, module, tasks), compute_units=units, seconds=seconds)
+    _end(module, found, weights, done)
+    return found
+
+
+@rank_zero_only
+def _end(module: LightningModule, found: Stage, weights: Path, done: Path) -> None:
     with replacing(weights) as aside:
         torch.save(module.state_dict(), aside)
-    with replacing(done) as aside:
-        aside.write_text(json.dumps(found))
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return found
+    _keep(json.dumps(found), done)
+    shutil.rmtree(done.parent / "checkpoints", ignore_errors=True)
+
+
+def _keep(text: str, path: Path) -> None:
+    with replacing(path) as aside:
+        aside.write_text(text)
 
 
 def _fit(
@@ -206,6 +217,7 @@ def _measure(config: DictConfig, module: LightningModule, tasks: Tasks) -> list[
     return [metrics[ACCURACY] for metrics in found]
 
 
+@rank_zero_only
 def _write(record: ChainRecord, output: Path) -> None:
     tasks, matrix = record.tasks, [record.initial, *record.accuracies]
     rows = zip(["", *tasks], matrix, strict=True)

@@ -57,7 +57,7 @@ def train(config: DictConfig) -> Record:
     trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
     seconds = time.perf_counter() - start
     outcome.collect(trainer)
-    share = damaged_share(output / METRICS)
+    share = damaged_share(output / METRICS) if trainer.is_global_zero else None
     if not outcome.measured:
         trainer.validate(module, datamodule=data, verbose=False)
     record = Record(
@@ -76,13 +76,15 @@ def train(config: DictConfig) -> Record:
         penalties=tuple(config.penalty),
         **_parameters(module, others),
     )
-    record.write(output)
+    if trainer.is_global_zero:
+        record.write(output)
     # The run itself is the point at 1.
     if alphas := [alpha for alpha in config.wise_ft if alpha != 1]:
         curve = wise_ft_curve(quiet_trainer(config), module, base, data=data, alphas=alphas)
         for alpha, found in curve.items():
             point = replace(record, alpha=alpha, prior_accuracy=found[PRIOR], new_accuracy=found[NEW])
-            point.write(output / f"wise_ft_{alpha:g}")
+            if trainer.is_global_zero:
+                point.write(output / f"wise_ft_{alpha:g}")
     return record
 
 

@@ -16,6 +16,7 @@ def main(config: DictConfig) -> None:
         config: The app's configuration; `data`, `model`, `base` and `seed` decide what is made.
     """
     # These take seconds to import, and Hydra tells a typo in the arguments before.
+    from lightning.pytorch.utilities import rank_zero_only
     from rich.console import Console
 
     from lightning_mixcd.app.base import base_model
@@ -25,6 +26,6 @@ def main(config: DictConfig) -> None:
     _, path = base_model(config, make(config.data))
     ledger = Ledger.open(path)
     share = float(ledger.correct.mean())
-    Console(soft_wrap=True).print(
+    rank_zero_only(Console(soft_wrap=True).print)(
         f"{path}: {ledger.size} samples, {share:.1%} correct, columns {ledger.columns}"
     )

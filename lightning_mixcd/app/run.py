@@ -4,8 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
@@ -18,7 +20,14 @@ from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.strategies import MixCD, Oracle
 
-__all__ = ["callbacks", "check_options", "configured_pool", "method_name", "quiet_trainer"]
+__all__ = [
+    "callbacks",
+    "check_options",
+    "configured_pool",
+    "method_name",
+    "quiet_trainer",
+    "separate_processes",
+]
 
 
 def check_options(config: DictConfig) -> None:
@@ -28,7 +37,8 @@ def check_options(config: DictConfig) -> None:
         config: The app's configuration.
 
     Raises:
-        ValueError: If `mix_ratio`, `wise_ft` or the trainer's `limit_val_batches` is out of range.
+        ValueError: If `mix_ratio`, `wise_ft` or the trainer's `limit_val_batches` is out of range, or every
+            run of a sweep would start processes of its own.
     """
     Ration(config.mix_ratio)
     if outside := [alpha for alpha in config.wise_ft if not 0 <= alpha <= 1]:
@@ -41,6 +51,14 @@ def check_options(config: DictConfig) -> None:
             "`trainer.limit_val_batches` must not be 0, since a run is measured at its end. Take "
             f"+trainer.check_val_every_n_epoch={config.trainer.get('max_epochs') or 1000} to validate at the "
             "end alone."
+        )
+
+    trainer = quiet_trainer(config)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and _starts_processes(trainer):
+        raise ValueError(
+            "`trainer.strategy` must be ddp_spawn or ddp_fork in a sweep over several devices, got "
+            f"{config.trainer.get('strategy', 'auto')}: Lightning would start the whole sweep again for each "
+            "device. Or leave it to Slurm to start processes: hydra/launcher=slurm."
         )
 
 
@@ -114,6 +132,24 @@ def configured_pool(config: DictConfig, samples: Pool | Dataset[Any]) -> Pool:
     """
     pool = samples if isinstance(samples, Pool) else Pool(samples)
     return replace(pool, num_workers=config.num_workers, lag=config.lag, batch_size=config.pool_batch_size)
+
+
+def separate_processes(trainer: Trainer) -> bool:
+    """Say whether a trainer works in processes that run the whole command each.
+
+    Args:
+        trainer: The trainer.
+
+    Returns:
+        Whether there are such, as Lightning starts for `ddp`, or torchrun or Slurm did; those of `ddp_spawn`
+        and `ddp_fork` come and go with `fit`.
+    """
+    return trainer.world_size > 1 and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def _starts_processes(trainer: Trainer) -> bool:
+    environment: Any = getattr(trainer.strategy, "cluster_environment", None)
+    return separate_processes(trainer) and not environment.creates_processes_externally
 
 
 def quiet_trainer(config: DictConfig) -> Trainer:

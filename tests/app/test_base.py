@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from lightning_mixcd.app import base
@@ -112,3 +113,10 @@ def test_ledger_is_recorded_on_the_device_of_training(config, monkeypatch):
     module, _ = base.base_model(config, make(config.data))
     assert devices == ["cuda"]
     assert module.device.type == "cpu"
+
+
+def test_nobody_waits_for_another_run_where_processes_wait_for_them(tmp_path):
+    with FileLock(tmp_path / "lock"):
+        message = r"must not be made by another run meanwhile.*`mixcd-record`"
+        with pytest.raises(RuntimeError, match=message), base._turn(tmp_path, waits=False):
+            pass

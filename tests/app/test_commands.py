@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,31 @@ def test_sweep_leaves_a_record_per_run(sweep):
     assert [record["compute_units"] for record in records] == [3 * (700 + 175) + 600, 3 * (700 + 175)]
     assert all(record["steps"] == 2 * math.ceil(350 / 32) for record in records)
     assert not any(record["exhausted"] for record in records)
+
+
+@pytest.mark.slow
+def test_processes_that_lightning_starts_share_a_base_model_and_leave_one_record(tmp_path):
+    two = ["+trainer.strategy=ddp", "trainer.devices=2", "trainer.log_every_n_steps=1"]
+    records = []
+    for folder in ("first", "again"):
+        done = run(tmp_path, "mixcd-train", *SHORT, *two, f"hydra.run.dir={folder}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        records += read_records(tmp_path / folder).values()
+    assert len([*tmp_path.glob("base/*/base.ledger")]) == 1
+    # Each process has 350 of the samples in two epochs, and a quarter as many rehearsed ones beside them.
+    assert [record.compute_units for record in records] == [600 + 3 * 2 * (350 + 87)] * 2
+    assert records[0].damaged_share is not None
+    assert replace(records[0], seconds=0) == replace(records[1], seconds=0)
+
+
+@pytest.mark.slow
+def test_such_processes_make_one_chain(tmp_path):
+    two = ["+trainer.strategy=ddp", "trainer.devices=2", "~stages.turned_180", "~stages.turned_270"]
+    done = run(tmp_path, "mixcd-train", "stages=digits", *SHORT, *two, "hydra.run.dir=chain")
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((tmp_path / "chain" / "chain.json").read_text())
+    assert record["compute_units"] == 600 + 3 * 2 * (350 + 87)
+    assert (tmp_path / "chain" / "stages" / "1_turned_90" / "weights.pt").exists()
 
 
 def test_penalty_budget_and_points_towards_the_base_are_recorded(sweep):

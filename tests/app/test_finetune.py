@@ -3,6 +3,7 @@
 import pytest
 
 from lightning_mixcd.app import chain, finetune
+from lightning_mixcd.app.run import check_options
 from lightning_mixcd.report.records import read_records
 from lightning_mixcd.tasks import Classifier
 from tests.app.composing import composed
@@ -77,3 +78,11 @@ def test_a_run_that_is_made_again_leaves_no_record_of_the_first(tmp_path, monkey
     with pytest.raises(RuntimeError, match="memory"):
         finetune.train(composed(tmp_path / "run", *short))
     assert not [*tmp_path.rglob("result.json")]
+
+
+def test_sweep_that_each_device_would_start_again_is_refused(tmp_path):
+    sweep = ["hydra.mode=MULTIRUN", "trainer.devices=2"]
+    check_options(composed(tmp_path / "run", *sweep, "+trainer.strategy=ddp_spawn"))
+    config = composed(tmp_path / "run", *sweep, "+trainer.strategy=ddp")
+    with pytest.raises(ValueError, match=r"^`trainer.strategy` must be ddp_spawn or ddp_fork .*, got ddp:"):
+        check_options(config)
