@@ -64,7 +64,7 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
     together = separate_processes(trainer) and not weights.exists()
     if together and trainer.global_rank > 0:
         _trained(config, pairing)  # beside the first process, which keeps what comes of it
-    # Runs of a sweep that need the same base model wait for the one that makes it.
+    # Runs of a sweep that need the same base model wait for the one that makes it; see design note 020.
     with _turn(folder, waits=not together or trainer.global_rank > 0):
         if not weights.exists():
             (folder / "config.yaml").write_text(text)
