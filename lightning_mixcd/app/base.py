@@ -20,7 +20,7 @@ from lightning_mixcd.report.files import replacing
 from lightning_mixcd.tasks import Pairing
 from lightning_mixcd.wiring import rehearsal_step
 
-__all__ = ["base_model", "record"]
+__all__ = ["base_model", "record", "turn"]
 
 # Arguments of the Trainer that say how finetuning goes: base models are shared by runs that differ in them.
 OF_FINETUNING = (
@@ -65,7 +65,7 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
     if together and trainer.global_rank > 0:
         _trained(config, pairing)  # beside the first process, which keeps what comes of it
     # Runs of a sweep that need the same base model wait for the one that makes it; see design note 020.
-    with _turn(folder, waits=not together or trainer.global_rank > 0):
+    with turn(folder, waits=not together or trainer.global_rank > 0):
         if not weights.exists():
             (folder / "config.yaml").write_text(text)
             state = _trained(config, pairing).state_dict()
@@ -78,7 +78,19 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
 
 
 @contextmanager
-def _turn(folder: Path, *, waits: bool) -> Iterator[None]:
+def turn(folder: Path, *, waits: bool = True) -> Iterator[None]:
+    """Keep other processes out of a folder.
+
+    Args:
+        folder: The folder.
+        waits: Whether to wait for another process that is there.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RuntimeError: If there is one, and it is not to be waited for.
+    """
     try:
         with FileLock(folder / "lock", timeout=-1 if waits else 0):
             yield

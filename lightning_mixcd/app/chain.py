@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_mixcd.app.base import base_model, record
+from lightning_mixcd.app.base import base_model, record, turn
 from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.outcome import Outcome
 from lightning_mixcd.app.run import callbacks, check_options, configured_pool, method_name, quiet_trainer
@@ -158,7 +157,7 @@ def _stage(
     pool, stage = _pool(config, tasks, k)
     if ledger is None:
         ledger = folder / "base.ledger"
-        with FileLock(folder / "lock"):  # of several processes one records, the others find it done
+        with turn(folder):  # of several processes one records, the others find it done
             record(config, module, pool, ledger, columns={"stage": stage})
     units, seconds = _fit(config, module, [*tasks.values()][k], pool, ledger, folder)
     found = Stage(accuracies=_measure(config, module, tasks), compute_units=units, seconds=seconds)

@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from lightning_mixcd.adapters import Adapter
@@ -24,6 +25,8 @@ from lightning_mixcd.weights import wise_ft_curve
 __all__ = ["train"]
 
 PRIOR, NEW = "val/prior/accuracy", "val/new/accuracy"
+
+keep = rank_zero_only(Record.write)
 
 
 def train(config: DictConfig) -> Record:
@@ -76,15 +79,13 @@ def train(config: DictConfig) -> Record:
         penalties=tuple(config.penalty),
         **_parameters(module, others),
     )
-    if trainer.is_global_zero:
-        record.write(output)
+    keep(record, output)
     # The run itself is the point at 1.
     if alphas := [alpha for alpha in config.wise_ft if alpha != 1]:
         curve = wise_ft_curve(quiet_trainer(config), module, base, data=data, alphas=alphas)
         for alpha, found in curve.items():
             point = replace(record, alpha=alpha, prior_accuracy=found[PRIOR], new_accuracy=found[NEW])
-            if trainer.is_global_zero:
-                point.write(output / f"wise_ft_{alpha:g}")
+            keep(point, output / f"wise_ft_{alpha:g}")
     return record
 
 

@@ -118,5 +118,5 @@ def test_ledger_is_recorded_on_the_device_of_training(config, monkeypatch):
 def test_nobody_waits_for_another_run_where_processes_wait_for_them(tmp_path):
     with FileLock(tmp_path / "lock"):
         message = r"must not be made by another run meanwhile.*`mixcd-record`"
-        with pytest.raises(RuntimeError, match=message), base._turn(tmp_path, waits=False):
+        with pytest.raises(RuntimeError, match=message), base.turn(tmp_path, waits=False):
             pass

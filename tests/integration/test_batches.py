@@ -79,8 +79,10 @@ def test_every_structure_gives_the_same_run(kind):
             strategy, pool=Pool(pool(), collate_fn=one), ledger=ledger(), mix_ratio=0.4
         )
         trainer(callback, max_epochs=2).fit(module, DataLoader(finetune(), 8, collate_fn=one))
-        runs.append((module.seen, weights(module).tolist(), strategy.signal().tolist()))
-    assert runs[0] == runs[1]
+        runs.append((module.seen, weights(module), strategy.signal()))
+    assert runs[0][0] == runs[1][0]
+    # Tensors of other strides are multiplied in another order by some processors.
+    torch.testing.assert_close(runs[0][1:], runs[1][1:], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
