@@ -74,10 +74,15 @@ def run(device, strategy, *callbacks, module=Toy, beside=dict, seed=1, ckpt_path
 
 
 def check_alike(found, expected):
-    for one, other in zip(found[:2], expected[:2], strict=True):
-        assert repr(one) == repr(other[-len(one) :])  # there may be NaNs
     assert len(found[0]) > 0
-    assert all(torch.equal(value, expected[2][name]) for name, value in found[2].items())
+    assert found[0] == expected[0][-len(found[0]) :]
+    # Some processors round a copy of other strides in another way.
+    for (step, row), (expected_step, expected_row) in zip(
+        found[1], expected[1][-len(found[1]) :], strict=True
+    ):
+        assert step == expected_step
+        assert row == pytest.approx(expected_row, rel=1e-4, abs=1e-6, nan_ok=True)
+    torch.testing.assert_close(found[2], expected[2], rtol=1e-4, atol=1e-6)
 
 
 # The resumed run keeps no checkpoints, which Lightning warns of.
