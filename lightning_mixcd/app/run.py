@@ -53,8 +53,7 @@ def check_options(config: DictConfig) -> None:
             "end alone."
         )
 
-    trainer = quiet_trainer(config)
-    if HydraConfig.get().mode == RunMode.MULTIRUN and _starts_processes(trainer):
+    if HydraConfig.get().mode == RunMode.MULTIRUN and _starts_processes(quiet_trainer(config)):
         raise ValueError(
             "`trainer.strategy` must be ddp_spawn or ddp_fork in a sweep over several devices, got "
             f"{config.trainer.get('strategy', 'auto')}: Lightning would start the whole sweep again for each "
