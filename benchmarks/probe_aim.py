@@ -1,10 +1,11 @@
-"""How well `HeadProbe` aims, and where its aim is lost: runs of `study.sh` that look at the pool at times.
+"""How well `HeadProbe` aims, and where its aim is lost: runs of the studies that look at the pool at times.
 
 Every 50 steps all base-correct samples are forwarded, so that it is known which are damaged, and where their
 features are. Margins that the current head makes of some features then tell damaged samples from others, more
 or less well: of base features, of those that the probe corrects, and of those that the best linear map makes.
 
     MIXCD_DATA=... python benchmarks/probe_aim.py --base study/base > table.md
+    python benchmarks/probe_aim.py --base full/base --data intents_text topics_text sentiment_text
 """
 
 import argparse
@@ -20,11 +21,13 @@ from study_tables import markdown
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from lightning_mixcd import HeadProbe, Ledger, Pool, RehearsalCallback
+from lightning_mixcd import HeadProbe, Ledger, Pool, Readout, RehearsalCallback
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import hush, make
+from lightning_mixcd.app.run import configured_pool
 from lightning_mixcd.functional.drift import coordinates, corrected, feature_basis, moments, ridge_fit
-from lightning_mixcd.strategies._probing import margins_of
+from lightning_mixcd.probe import Probe
+from lightning_mixcd.strategies._head import Head, margins_of
 from lightning_mixcd.types import Outcome
 
 EVERY, LAG = 50, 8
@@ -38,6 +41,10 @@ class Counting(HeadProbe):
 
     seen = damaged = 0
 
+    def head(self) -> Head:
+        """Return the live head."""
+        return self._attached()
+
     def tally(self, outcome: Outcome) -> Tensor:
         """Count, besides."""
         self.seen += len(outcome.correct)
@@ -50,16 +57,16 @@ class Aim(Callback):
 
     Args:
         probe: The strategy of the run.
-        correct: Samples that the base model has right, `(n,)`.
-        inputs: What the network gets of them, `(n, ...)`.
-        labels: Their classes, `(n,)`.
-        base: Their base features, `(n, d)`.
+        pool: Where it draws from.
+        ledger: What is known of the pool.
     """
 
-    def __init__(
-        self, probe: HeadProbe, correct: Tensor, inputs: Tensor, labels: Tensor, base: Tensor
-    ) -> None:
-        self.probe, self.correct, self.inputs, self.labels, self.base = probe, correct, inputs, labels, base
+    def __init__(self, probe: Counting, pool: Pool, ledger: Ledger) -> None:
+        self.probe = probe
+        self.pool = pool
+        self.correct = np.flatnonzero(ledger.correct)
+        self.labels = torch.from_numpy(ledger.column("label")[self.correct]).long()
+        self.base = torch.from_numpy(ledger.column("features")[self.correct]).float()
         self.damaged: list[float] = []
         self.auc: dict[str, list[float]] = {name: [] for name in SOURCES}
         self.least: dict[str, list[float]] = {name: [] for name in SOURCES}
@@ -71,21 +78,25 @@ class Aim(Callback):
             self.signal = self.probe.signal().clone()
         if trainer.global_step % EVERY or not trainer.global_step:
             return
-        network: Any = pl_module.network
-        now = network.features(self.inputs)
-        damaged = network.head(now).argmax(dim=1) != self.labels
+        context = trainer.precision_plugin.forward_context
+        look = Probe(pl_module, self.pool, Readout(), transfer=lambda batch: batch, context=context)
+        read = [reading for _, reading in look.readings(self.correct, keep=("features",))]
+        now = torch.cat([reading.features for reading in read if reading.features is not None]).float()
+        damaged = ~torch.cat([reading.correct for reading in read])
         self.damaged.append(float(damaged.float().mean()))
-        for name, margins in zip(SOURCES, self.margins(network.head, now), strict=True):
+        for name, margins in zip(SOURCES, self.margins(now), strict=True):
             self.auc[name].append(float(binary_auroc(-margins, damaged)))
             self.least[name].append(float(damaged[least_of_candidates(margins)].float().mean()))
 
-    def margins(self, head: torch.nn.Module, now: Tensor) -> list[Tensor]:
+    def margins(self, now: Tensor) -> list[Tensor]:
         """Return the margins that the head makes of each source of features."""
-        index = self.correct.numpy()
-        predicted = [self.probe.margins(index, signal) for signal in (self.signal, self.probe.signal())]
+        drawn, learnt = (self.probe.margins(self.correct, s) for s in (self.signal, self.probe.signal()))
         maps = [best_map(self.base, now, rank) for rank in (RANK, self.base.shape[1])]
-        own, *mapped = (margins_of(head(features), self.labels) for features in (self.base, *maps))
-        return [own, *predicted, *mapped]
+        head = self.probe.head()
+        own, *mapped = (
+            margins_of(head(features, head.parameters()), self.labels) for features in (self.base, *maps)
+        )
+        return [own, drawn, learnt, *mapped]
 
 
 def best_map(base: Tensor, now: Tensor, rank: int) -> Tensor:
@@ -101,20 +112,17 @@ def least_of_candidates(margins: Tensor) -> Tensor:
     return sets.gather(1, margins[sets].argsort(dim=1)[:, :DRAWN]).flatten()
 
 
-def run(data: str, seed: int, base: Path) -> tuple[Aim, float]:
+def run(data: str, seed: int, base: Path, settings: dict[str, Any]) -> tuple[Aim, float]:
     """Finetune once; return what was measured, and which share of what was rehearsed was damaged."""
     config, pairing = task(data, seed, base)
     module, path = base_model(config, pairing)
-    ledger, probe = Ledger.open(path), Counting()
-    correct = torch.from_numpy(np.flatnonzero(ledger.correct))
-    features = torch.from_numpy(ledger.column("features")[correct.numpy()]).float()
-    inputs, labels = (values[correct] for values in pairing.pool.tensors)
-    aim = Aim(probe, correct, inputs, labels, features)
+    pool, probe = configured_pool(config, pairing.pool), Counting(**settings)
+    aim = Aim(probe, pool, Ledger.open(path))
     rehearsal = RehearsalCallback(probe, max_compute_units=PAIRINGS[data][1], seed=seed)
     trainer: Trainer = make(
         config.trainer, max_epochs=1000, enable_checkpointing=False, logger=False, callbacks=[rehearsal, aim]
     )
-    finetune(trainer, module, pairing, Pool(pairing.pool, lag=LAG), path, seed)
+    finetune(config, trainer, module, pairing, pool, path)
     return aim, probe.damaged / probe.seen
 
 
@@ -124,11 +132,15 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=Path("study/base"), help="folder of base models")
     parser.add_argument("--data", nargs="+", default=[*PAIRINGS], choices=PAIRINGS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rank", type=int, default=RANK, help="of the probe")
+    parser.add_argument("--halflife", type=float, default=100.0, help="of the probe, in steps")
     args = parser.parse_args()
     hush()
+    settings = {"rank": args.rank, "halflife_steps": args.halflife}
     lines = []
     for data in args.data:
-        aims, rehearsed = zip(*(run(data, seed, args.base) for seed in range(args.seeds)), strict=True)
+        runs = [run(data, seed, args.base, settings) for seed in range(args.seeds)]
+        aims, rehearsed = zip(*runs, strict=True)
         first, last = (statistics.fmean(aim.damaged[k] for aim in aims) for k in (0, -1))
         shares = [f"{100 * value:.0f}" for value in (first, last, statistics.fmean(rehearsed))]
         cells = []

@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -34,6 +35,7 @@ from lightning_mixcd import (
 )
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import conf_dir, hush, make
+from lightning_mixcd.app.run import configured_pool
 from lightning_mixcd.report import Record, read_records
 from lightning_mixcd.report.records import METRICS, damaged_share
 from lightning_mixcd.report.tables import compare
@@ -42,16 +44,19 @@ from lightning_mixcd.strategies._calibration import Calibration
 from lightning_mixcd.strategies._drift import MODELS, DriftModels
 from lightning_mixcd.tasks import Pairing
 
-RATIO = 1 / 16
-# Pairing: model, and compute units with those of the ledger's pass on top.
+STUDY = "mix_ratio=0.0625"
+# Pairing: how it is configured, and compute units with those of the ledger's pass on top.
 PAIRINGS = {
-    "intents": ("intents", 144966),
-    "topics": ("topics", 75499),
-    "sentiment": ("sentiment", 80120),
-    "fashion": ("image_mlp", 90000),
-    "rotated": ("image_mlp", 85300),
-    "usps": ("image_mlp", 80300),
-    "nli2": ("nli", 65055),
+    "intents": ((STUDY, "data=intents", "model=intents"), 144966),
+    "topics": ((STUDY, "data=topics", "model=topics"), 75499),
+    "sentiment": ((STUDY, "data=sentiment", "model=sentiment"), 80120),
+    "fashion": ((STUDY, "data=fashion", "model=image_mlp"), 90000),
+    "rotated": ((STUDY, "data=rotated", "model=image_mlp"), 85300),
+    "usps": ((STUDY, "data=usps", "model=image_mlp"), 80300),
+    "nli2": ((STUDY, "data=nli2", "model=nli"), 65055),
+    "intents_text": (("experiment=full_intents",), 14800),
+    "topics_text": (("experiment=full_topics",), 17700),
+    "sentiment_text": (("experiment=full_sentiment",), 7680),
 }
 BOTH = {
     "halflife_steps": (25, 400),
@@ -109,20 +114,25 @@ def variants() -> Iterator[Variant]:
 @lru_cache(1)
 def task(data: str, seed: int, base: Path) -> tuple[Any, Any]:
     """Read a pairing; return its configuration and its data."""
-    overrides = [f"data={data}", f"model={PAIRINGS[data][0]}", f"seed={seed}", f"base_dir={base}"]
+    overrides = [*PAIRINGS[data][0], f"seed={seed}", f"base_dir={base}", "trainer=cpu"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        config = compose("train", [*overrides, "trainer=cpu", "trainer.enable_progress_bar=false"])
+        config = compose("train", [*overrides, "trainer.enable_progress_bar=false"])
     return config, make(config.data)
 
 
 def finetune(
-    trainer: Trainer, module: LightningModule, pairing: Pairing, pool: Pool, ledger: Path, seed: int
+    config: Any, trainer: Trainer, module: LightningModule, pairing: Pairing, pool: Pool, ledger: Path
 ) -> None:
     """Finetune beside the pool, with all that is random from the seed."""
     both = RehearsalDataModule(
-        pairing.new, pool, mix_ratio=RATIO, ledger=ledger, prior_val=pairing.prior_val, order_seed=seed
+        pairing.new,
+        pool,
+        mix_ratio=config.mix_ratio,
+        ledger=ledger,
+        prior_val=pairing.prior_val,
+        order_seed=config.seed,
     )
-    seed_everything(seed, workers=True, verbose=False)
+    seed_everything(config.seed, workers=True, verbose=False)
     trainer.fit(module, datamodule=both)
 
 
@@ -144,13 +154,15 @@ def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> Non
     trainer: Trainer = make(
         config.trainer, max_epochs=1000, enable_checkpointing=False, logger=logger, callbacks=[rehearsal]
     )
-    pool = Pool(pairing.pool, lag=variant.value) if variant.setting == "lag" else Pool(pairing.pool)
+    pool = configured_pool(config, pairing.pool)
+    if variant.setting == "lag":
+        pool = replace(pool, lag=variant.value)
     start = time.perf_counter()
     with variant.inside():
-        finetune(trainer, module, pairing, pool, ledger, seed)
+        finetune(config, trainer, module, pairing, pool, ledger)
     Record(
         name=variant.name,
-        mix_ratio=RATIO,
+        mix_ratio=config.mix_ratio,
         seed=seed,
         data=data,
         prior_accuracy=float(trainer.callback_metrics["val/prior/accuracy"]),

@@ -1,9 +1,10 @@
-"""Print the tables of `docs/study.md`, and of the study in `docs/results.md`, from what `study.sh` ran.
+"""Print the tables of `docs/study.md` and `docs/study_encoder.md` from what their scripts ran.
 
     python benchmarks/study_tables.py study > tables.md
+    python benchmarks/study_tables.py full > tables.md
 
-The folder holds one for each pairing; those without an oracle yet are left out. Gains whose interval is on
-one side of 0 are bold.
+The folder holds one for each pairing; those without an oracle yet are left out. Tables that show one mix
+ratio show the middle one of the pairing's. Gains whose interval is on one side of 0 are bold.
 
 Above the curve: uniform rehearsal with several rehearsal weights is a curve, new against prior accuracy. Its
 prior accuracy where the new one is the method's is what a method must beat; see `matched_gain`.
@@ -20,8 +21,10 @@ from lightning_mixcd.report.intervals import Interval
 from lightning_mixcd.report.matching import matched_gain
 from lightning_mixcd.report.tables import Row, compare
 
-RATIO = 1 / 16
-PAIRINGS = ("digits", "intents", "topics", "sentiment", "fashion", "rotated", "usps", "nli2", "intents_text")
+PAIRINGS = (
+    *("digits", "intents", "topics", "sentiment", "fashion", "rotated", "usps", "nli2"),
+    *("intents_text", "topics_text", "sentiment_text", "nli2_text", "spans"),
+)
 # In the order of the tables; the ledger of `_free` was not charged.
 METHODS = (
     *("none", "uniform", "uniform_correct", "mixcd_shuffled", "mixcd", "mixcd_free", "head_probe"),
@@ -58,7 +61,7 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     there = [name for name in PAIRINGS if (folder / name).is_dir()]
     study = {name: [*read_records(folder / name).values()] for name in there}
-    study = {name: runs for name, runs in study.items() if _rows(runs, RATIO).keys() >= {"uniform", "oracle"}}
+    study = {name: runs for name, runs in study.items() if _rows(runs).keys() >= {"uniform", "oracle"}}
     _print("Prior gain over uniform rehearsal", gains(study, lambda row, _: row.prior_gain))
     _print("Mean gains by mix ratio, prior / new", by_ratio(study))
     _print("Above the curve of uniform rehearsal", gains(study, above_curve))
@@ -82,11 +85,12 @@ def above_curve(row: Row, records: Sequence[Record]) -> Interval | None:
         The gain in prior accuracy, open where the curve ends; None of uniform rehearsal itself, and at other
         mix ratios than the curve's.
     """
-    if row.name == "uniform" or row.setting.mix_ratio != RATIO:
+    ratio = middle_ratio(records)
+    if row.name == "uniform" or row.setting.mix_ratio != ratio:
         return None
     curve: dict[Setting, dict[int, Record]] = {}
     for run in records:
-        if run.name == "uniform" and run.mix_ratio == RATIO:
+        if run.name == "uniform" and run.mix_ratio == ratio:
             curve.setdefault(run.setting, {})[run.seed] = run
     method = {run.seed: run for run in records if run.name == row.name and run.setting == row.setting}
     gain = matched_gain([*curve.values()], method)
@@ -105,7 +109,7 @@ def gains(study: Study, gain: Callable[[Row, Sequence[Record]], Interval | None]
     """
     lines, columns = [], []
     for name, records in study.items():
-        rows = _rows(records, RATIO)
+        rows = _rows(records)
         base, found = rows["uniform"], [rows.get(method) for method in SUMMARY]
         cells = [row and gain(row, records) for row in found]
         columns.append(cells)
@@ -153,7 +157,7 @@ def gap_closed(study: Study) -> str:
     """
     lines = []
     for name, records in study.items():
-        rows = _rows(records, RATIO)
+        rows = _rows(records)
         best = max((row for row in rows.values() if row.name.startswith("oracle")), key=lambda row: row.prior)
         cells = [_share(rows[method].gap_closed) if method in rows else "-" for method in SUMMARY]
         lines.append([name, f"{best.name}: {text(best.prior_gain)}", *cells])
@@ -171,7 +175,7 @@ def differences(study: Study) -> str:
     """
     lines = []
     for better, other in DIFFERENCES:
-        rows = [_rows(records, RATIO, reference=other).get(better) for records in study.values()]
+        rows = [_rows(records, reference=other).get(better) for records in study.values()]
         found = [row and row.prior_gain for row in rows]
         if any(found):
             learnt = mean_gain([row and row.new_gain for row in rows])
@@ -215,7 +219,8 @@ def weights(records: Sequence[Record]) -> str:
     Returns:
         A table in Markdown.
     """
-    alike = [row for row in compare(records) if row.setting.mix_ratio == RATIO and row.setting.alpha == 1]
+    ratio = middle_ratio(records)
+    alike = [row for row in compare(records) if row.setting.mix_ratio == ratio and row.setting.alpha == 1]
     cells = {(row.name, row.setting.rehearsal_weight): _arrow(row) for row in alike}
     swept = sorted({weight for _, weight in cells})
     names = [name for name in METHODS if len([0 for other, _ in cells if other == name]) > 1]
@@ -223,8 +228,16 @@ def weights(records: Sequence[Record]) -> str:
     return markdown(["method", *(f"weight {weight:g}" for weight in swept)], lines)
 
 
-def _rows(records: Iterable[Record], ratio: float, *, reference: str = "uniform") -> dict[str, Row]:
-    alike = [run for run in records if run.setting == Setting(ratio)]
+def middle_ratio(records: Iterable[Record]) -> float:
+    """Return the mix ratio that tables of one ratio show."""
+    ratios = sorted({run.mix_ratio for run in records})
+    return ratios[len(ratios) // 2]
+
+
+def _rows(
+    records: Sequence[Record], ratio: float | None = None, *, reference: str = "uniform"
+) -> dict[str, Row]:
+    alike = [run for run in records if run.setting == Setting(ratio or middle_ratio(records))]
     return {row.name: row for row in compare(alike, reference=reference)}
 
 

@@ -1,4 +1,4 @@
-"""What predictions of damage have been worth: observed damage by predicted margin."""
+"""What predictions of damage have been worth: observed damage by rank of the predicted margin."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,32 @@ from lightning_mixcd.estimators import DecayedBeta
 from lightning_mixcd.functional.calibration import crossed_rates
 from lightning_mixcd.functional.collateral import beta_mean, bin_counts
 
-__all__ = ["EDGES", "N_BINS", "Calibration"]
+__all__ = ["N_BINS", "Calibration", "margin_bins"]
 
-# Between bins of predicted margins, in nats.
-EDGES = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)
+# Between bins: shares of the candidates of a draw, those of least margin first.
+EDGES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 N_BINS = len(EDGES) + 1
-N_WRONG = EDGES.index(0.0) + 1  # bins of samples that are predicted wrong
+N_LOWER = EDGES.index(1 / 2) + 1  # bins of the half with less margin
+
+
+def margin_bins(margins: Tensor) -> Tensor:
+    """Sort the candidates of each draw into bins by how small their margins are beside each other's.
+
+    By rank, because margins of a model that is unsure of all lie close together, and those of a model that is
+    sure of all far apart.
+
+    Args:
+        margins: Predicted margins, `(..., m)`.
+
+    Returns:
+        Bins, int64, `(..., m)`.
+
+    Example:
+        >>> margin_bins(torch.tensor([2.0, -1.0, 0.5, 9.0]))
+        tensor([7, 3, 5, 8])
+    """
+    ranks = margins.argsort(dim=-1, stable=True).argsort(dim=-1)
+    return torch.bucketize((ranks + 0.5) / margins.shape[-1], torch.tensor(EDGES))
 
 
 class Calibration:
@@ -85,13 +105,13 @@ class Calibration:
         return crossed_rates(damaged, seen).flatten()
 
     def trust(self) -> Tensor:
-        """Return by how much less is damaged of what was predicted right than wrong, in [0, 1]."""
+        """Return by how much less is damaged in the half with more margin than in the other, in [0, 1]."""
         damaged, seen = self._counts().sum(dim=(1, 2))
-        wrong, right = (
+        lower, upper = (
             beta_mean(damaged[part].sum(), seen[part].sum())
-            for part in (slice(N_WRONG), slice(N_WRONG, None))
+            for part in (slice(N_LOWER), slice(N_LOWER, None))
         )
-        return (1 - right / wrong).clamp(min=0)
+        return (1 - upper / lower).clamp(min=0)
 
     def metrics(self) -> dict[str, Tensor]:
         """Return a reliability diagram, the rows behind it, and the damage rate of uniform draws."""

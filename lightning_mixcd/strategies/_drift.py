@@ -13,11 +13,12 @@ from lightning_mixcd.functional.drift import (
     own_moments,
     ridge_fit,
 )
-from lightning_mixcd.strategies._head import Head
+from lightning_mixcd.strategies._head import Head, margins_of
 
 __all__ = ["LARGEST", "MODELS", "DriftModels"]
 
-# No drift; the same for all samples; each feature by itself; a linear map of the leading directions.
+# No drift; the same for all samples; each feature by itself; of what that leaves, a linear map of the leading
+# directions.
 MODELS = ("none", "shift", "diagonal", "linear")
 LARGEST = 65504.0  # of float16, in which base features are kept
 
@@ -25,9 +26,9 @@ LARGEST = 65504.0  # of float16, in which base features are kept
 class DriftModels:
     """Learns the drift of features from rehearsed samples, and which model of it to trust.
 
-    Each lesson first tests the models as they are on samples that they have not learnt from: by how far the
-    class probabilities that the head makes of corrected features are from those of the true ones, as the
-    Kullback-Leibler divergence. Then it learns from them. Both fade with the same half-life.
+    Each lesson first tests the models as they are on samples that they have not learnt from: by the squared
+    error of the margins that the head makes of corrected features. Then it learns from them. Both fade, what
+    was learnt with a half-life, and errors in a quarter of it: which model is best changes as rows come in.
 
     Args:
         features: Base features of a sample of the pool, `(n, d)`.
@@ -40,7 +41,7 @@ class DriftModels:
         self._use(feature_basis(features, rank))
         self.ridge, self.halflife_steps = ridge, halflife_steps
         rank, self.d = self._basis.directions.shape
-        self.sums = torch.zeros(1 + rank, 1 + rank + self.d)
+        self.sums = torch.zeros(1 + rank, 1 + rank + 2 * self.d)
         self.own_sums = torch.zeros(5, self.d)
         self.errors = torch.zeros(len(MODELS))
         # Of each model: slopes of features by themselves, then constants, then directions.
@@ -51,9 +52,14 @@ class DriftModels:
         """Numbers in one fit."""
         return self.fits[0].numel()
 
+    def chosen(self) -> Tensor:
+        """Return which model has foreseen best, 0-dim; of models alike but for rounding, the simplest."""
+        handicap = 1 + 1e-5 * torch.arange(len(MODELS), device=self.errors.device)
+        return (self.errors * handicap).argmin()
+
     def best(self) -> Tensor:
-        """Return the fit that has foreseen best, `(2 + r, d)`."""
-        return self.fits.index_select(0, self.errors.argmin()[None])[0]
+        """Return the fit of that model, `(2 + r, d)`."""
+        return self.fits.index_select(0, self.chosen()[None])[0]
 
     def corrected(self, base: Tensor, fit: Tensor) -> Tensor:
         """Return where features should be by now.
@@ -67,12 +73,13 @@ class DriftModels:
         """
         return corrected(base, self._on(base.device), fit.view(-1, self.d))
 
-    def tally(self, base: Tensor, now: Tensor, head: Head) -> Tensor:
+    def tally(self, base: Tensor, now: Tensor, label: Tensor, head: Head) -> Tensor:
         """Test the models on rehearsed samples, and sum up what is to be learnt from these.
 
         Args:
             base: Base features, float32, `(R, d)`.
             now: Features in the training step, `(R, d)`.
+            label: Classes, int64, `(R,)`.
             head: The head.
 
         Returns:
@@ -81,13 +88,13 @@ class DriftModels:
         # What has overflown must not be remembered.
         now = now.float().clamp(-LARGEST, LARGEST).nan_to_num()
         parameters, basis = head.parameters().to(base.device), self._on(base.device)
-        truth = head(now, parameters).log_softmax(dim=1)
-        foreseen = corrected(base, basis, self.fits.to(base.device))
-        guess = head(foreseen.flatten(0, 1), parameters).log_softmax(dim=1).view(len(MODELS), *truth.shape)
-        errors = (truth.exp() * (truth - guess)).sum(dim=(1, 2)).nan_to_num(LARGEST, LARGEST)
-        drift = now - base
-        own_sums = own_moments((base - basis.mean) / basis.scale, drift)
-        sums = moments(coordinates(base, basis), drift)
+        foreseen = torch.cat([now[None], corrected(base, basis, self.fits.to(base.device))])
+        margins = margins_of(head(foreseen.flatten(0, 1), parameters), label.repeat(len(foreseen)))
+        truth, *guesses = margins.clamp(-LARGEST, LARGEST).view(len(foreseen), -1)
+        errors = (torch.stack(guesses) - truth).square().sum(dim=1).nan_to_num(LARGEST, LARGEST)
+        drift, own = now - base, (base - basis.mean) / basis.scale
+        own_sums = own_moments(own, drift)
+        sums = moments(coordinates(base, basis), torch.cat([drift, own], dim=1))
         return torch.cat([errors, own_sums.flatten(), sums.flatten()])
 
     def update(self, tally: Tensor, *, steps: float) -> None:
@@ -101,15 +108,19 @@ class DriftModels:
         n_errors, n_own = self.errors.numel(), self.own_sums.numel()
         parts = tally.tensor_split([n_errors, n_errors + n_own])
         self.errors, self.own_sums, self.sums = (
-            torch.add(new.view(old.shape), old.to(new.device), alpha=kept)
-            for new, old in zip(parts, (self.errors, self.own_sums, self.sums), strict=True)
+            torch.add(new.view(old.shape), old.to(new.device), alpha=share)
+            for new, old, share in zip(
+                parts, (self.errors, self.own_sums, self.sums), (kept**4, kept, kept), strict=True
+            )
         )
         fits = tally.new_zeros(self.fits.shape)
-        k = len(self.sums)
+        inputs, drift, own = self.sums.tensor_split([len(self.sums), len(self.sums) + self.d], dim=1)
         # The constant alone is a corner of the linear model.
-        fits[1, 1:2] = ridge_fit(torch.cat([self.sums[:1, :1], self.sums[:1, k:]], dim=1), self.ridge)
-        fits[2, 1], fits[2, 0] = diagonal_fit(self.own_sums, self.ridge).unbind()
-        fits[3, 1:] = ridge_fit(self.sums, self.ridge)
+        fits[1, 1:2] = ridge_fit(torch.cat([inputs[:1, :1], drift[:1]], dim=1), self.ridge)
+        constants, slopes = diagonal_fit(self.own_sums, self.ridge)
+        fits[2:, 0], fits[2:, 1] = slopes, constants
+        left = drift - inputs[:, :1] * constants - own * slopes
+        fits[3, 1:] += ridge_fit(torch.cat([inputs, left], dim=1), self.ridge)
         self.fits = fits
 
     def error(self) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
-__all__ = ["Head"]
+__all__ = ["Head", "margins_of"]
 
 
 class Head:
@@ -71,3 +71,10 @@ class Head:
     def _values(module: nn.Module) -> dict[str, Tensor]:
         values = (*module.named_parameters(), *module.named_buffers())
         return {name: value for name, value in values if value.is_floating_point()}
+
+
+def margins_of(logits: Tensor, label: Tensor) -> Tensor:
+    """Return by how much the logit of the label exceeds all others, `(n,)`."""
+    own = label[:, None]
+    others = logits.scatter(1, own, -torch.inf).amax(dim=1, keepdim=True)
+    return (logits.gather(1, own) - others).flatten()

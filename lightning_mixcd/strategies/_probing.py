@@ -13,15 +13,15 @@ from lightning_mixcd.errors import check_number, check_whole
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import Partition
 from lightning_mixcd.strategies._binned import OrderedStrategy, Shuffles, one_bin, some_correct
-from lightning_mixcd.strategies._calibration import EDGES, Calibration
+from lightning_mixcd.strategies._calibration import Calibration
 from lightning_mixcd.strategies._drift import LARGEST, DriftModels
-from lightning_mixcd.strategies._head import Head
+from lightning_mixcd.strategies._head import Head, margins_of
 from lightning_mixcd.strategies._needs import column_of
 from lightning_mixcd.types import Outcome
 
-__all__ = ["Array", "Probing", "margins_of"]
+__all__ = ["Array", "Probing"]
 
-RIDGE = 1.0
+RIDGE = 10.0
 BASIS_SAMPLES = 4096
 CHUNK = 4096
 
@@ -165,16 +165,16 @@ class Probing(OrderedStrategy):
         """Return how many samples of each draw are to be uniform, by chance where it comes out uneven."""
         return (n * share + torch.rand(n_draws, 1, generator=generator)).floor()
 
-    def remember(self, index: Tensor, margins: Tensor, uniform: Tensor) -> None:
+    def remember(self, index: Tensor, margins: Tensor, bins: Tensor, uniform: Tensor) -> None:
         """Keep how samples were drawn, until they are rehearsed.
 
         Args:
             index: Pool indices, of any shape.
             margins: Their predicted margins, in that shape.
+            bins: The bins of these among the candidates, likewise.
             uniform: Whether they were drawn uniformly, likewise.
         """
         rows = index.numpy()
-        bins = torch.bucketize(margins, torch.tensor(EDGES))
         places = self._calibration.place(bins, torch.from_numpy(self._part[rows]), uniform)
         self._place[rows] = places.numpy()
         self._margin[rows] = margins.clamp(-LARGEST, LARGEST).numpy()
@@ -201,7 +201,7 @@ class Probing(OrderedStrategy):
             "margin": self._margin[rows],
         }
         known = {name: torch.from_numpy(values) for name, values in found.items()}
-        return known | {"base_features": self._base(rows)}
+        return known | {"base_features": self._base(rows), "label": self.labels(rows)}
 
     @override
     def tally(self, outcome: Outcome) -> Tensor:
@@ -210,7 +210,7 @@ class Probing(OrderedStrategy):
         base = context["base_features"]
         # A lesson on no rows comes without features.
         now = base if outcome.features is None else outcome.features
-        return torch.cat([counts, self._drift.tally(base, now, self._attached())])
+        return torch.cat([counts, self._drift.tally(base, now, context["label"], self._attached())])
 
     @override
     def update(self, tally: Tensor, *, steps: float) -> None:
@@ -223,7 +223,7 @@ class Probing(OrderedStrategy):
         found = self._calibration.metrics()
         if not self.uniform_share:
             del found["damage_rate"]
-        drift = {"drift_error": self._drift.error(), "drift_model": self._drift.errors.argmin().float()}
+        drift = {"drift_error": self._drift.error(), "drift_model": self._drift.chosen().float()}
         return found | drift
 
     @override
@@ -234,10 +234,3 @@ class Probing(OrderedStrategy):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._calibration.load_state_dict(state)
         self._drift.load_state_dict(state)
-
-
-def margins_of(logits: Tensor, label: Tensor) -> Tensor:
-    """Return by how much the logit of the label exceeds all others, `(n,)`."""
-    own = label[:, None]
-    others = logits.scatter(1, own, -torch.inf).amax(dim=1, keepdim=True)
-    return (logits.gather(1, own) - others).flatten()

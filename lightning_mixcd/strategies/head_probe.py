@@ -11,7 +11,7 @@ from lightning_mixcd.errors import check_number
 from lightning_mixcd.functional.sampling import choose_weighted
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import Partition
-from lightning_mixcd.strategies._calibration import EDGES
+from lightning_mixcd.strategies._calibration import margin_bins
 from lightning_mixcd.strategies._needs import given
 from lightning_mixcd.strategies._probing import Probing
 
@@ -24,11 +24,11 @@ class HeadProbe(Probing):
     The ledger holds the base model's features of each sample, the input of the head. While the network below
     the head is trained, features drift; rehearsed samples show by how much, and a regression on the base
     features says so for all others. Of some random base-correct candidates, features are brought up to date
-    in this way and pushed through the current head. The margin by which the label wins decides a candidate's
-    bin, and how many of the samples rehearsed from a bin turned out to be damaged, $\hat\alpha$, decides its
-    weight, $\hat\alpha^s$. So predictions count for what they have been worth: with useless ones, all bins
-    have the same rate, and draws are uniform over base-correct samples; or, given a partition, draws are
-    those of mix-cd.
+    in this way and pushed through the current head. The margin by which the label wins, ranked among those of
+    the other candidates, decides a candidate's bin, and how many of the samples rehearsed from a bin turned
+    out to be damaged, $\hat\alpha$, decides its weight, $\hat\alpha^s$. So predictions count for what they
+    have been worth: with useless ones, all bins have the same rate, and draws are uniform over base-correct
+    samples; or, given a partition, draws are those of mix-cd.
 
     Args:
         partition: What else tells damaged samples apart, as for `MixCD`; None for nothing.
@@ -100,7 +100,7 @@ class HeadProbe(Probing):
     ) -> Tensor:
         signal, candidates = given(signal), self.candidates(n_draws, n)
         margins = self.margins(candidates.ravel(), signal).view(candidates.shape)
-        bins, parts = torch.bucketize(margins, torch.tensor(EDGES)), torch.from_numpy(self._part[candidates])
+        bins, parts = margin_bins(margins), torch.from_numpy(self._part[candidates])
         weights = self._calibration.look_up(signal, bins, parts).double() ** self.sharpness
         # Candidates come in random order, so the first ones are uniform draws.
         uniform = torch.arange(candidates.shape[1]) < self.n_uniform(
@@ -108,7 +108,7 @@ class HeadProbe(Probing):
         )
         chosen = choose_weighted(weights.masked_fill(uniform, torch.inf), n, generator=generator)
         index = torch.from_numpy(candidates).gather(1, chosen)
-        self.remember(index, margins.gather(1, chosen), uniform.gather(1, chosen))
+        self.remember(index, *(known.gather(1, chosen) for known in (margins, bins, uniform)))
         if self.importance:
             share = (1 - self.uniform_share) * weights / weights.sum(dim=1, keepdim=True)
             share += self.uniform_share / candidates.shape[1]

@@ -5,9 +5,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_mixcd.functional.matching_pursuit import matching_pursuit
+from lightning_mixcd.strategies._calibration import margin_bins
+from lightning_mixcd.strategies._head import margins_of
 from lightning_mixcd.strategies._last_layer import LastLayerGradients, has_bias
 from lightning_mixcd.strategies._needs import given
-from lightning_mixcd.strategies._probing import Array, Probing, margins_of
+from lightning_mixcd.strategies._probing import Array, Probing
 
 __all__ = ["ProbeMatching"]
 
@@ -18,8 +20,8 @@ class ProbeMatching(Probing):
     `GradientMatching` without a look at the model: features and logits of the candidates are predicted as
     `HeadProbe` does. How far draws concentrate on damaged samples is not set but follows: as far as these
     make up the gradient of the pool, and as far as predictions can be trusted. Trust is by how much less is
-    damaged of what was predicted right than of what was predicted wrong; that share of a draw is matched, the
-    rest is uniform over base-correct samples.
+    damaged of the candidates with more than of those with less predicted margin; that share of a draw is
+    matched, the rest is uniform over base-correct samples.
 
     Args:
         candidates_per_row: Candidates per sample drawn, at least 1, which is uniform rehearsal.
@@ -67,5 +69,6 @@ class ProbeMatching(Probing):
         )
         chosen = torch.cat([torch.arange(n_uniform), rest + n_uniform])
         index = torch.from_numpy(candidates)[chosen]
-        self.remember(index, margins_of(logits, label)[chosen], torch.arange(n) < n_uniform)
+        margins = margins_of(logits, label)
+        self.remember(index, margins[chosen], margin_bins(margins)[chosen], torch.arange(n) < n_uniform)
         return index

@@ -8,7 +8,7 @@ from lightning_mixcd import Ledger
 from lightning_mixcd.strategies import HeadProbe
 from lightning_mixcd.types import Outcome
 
-__all__ = ["C", "D", "N", "World", "generator", "noise_probe", "normal", "plain_margins"]
+__all__ = ["C", "D", "N", "World", "generator", "noise_probe", "normal", "plain_bins", "plain_margins"]
 
 N, D, C = 400, 6, 4
 
@@ -66,6 +66,13 @@ class World:
         self.probe.update(self.probe.tally(outcome), steps=1)
         return index
 
+    def lesson_in_bins(self, twin, seed=0):
+        """The samples that were rehearsed, and the bins that they were drawn from."""
+        candidates = twin.probe.candidates(1, 8)[0]
+        bins = plain_bins(self.margins()[candidates].tolist())
+        index = self.lesson(seed=seed).tolist()
+        return [(i, bins[candidates.tolist().index(i)]) for i in index]
+
     def margins(self):
         return self.probe.margins(np.arange(N), self.probe.signal())
 
@@ -76,6 +83,13 @@ def plain_margins(world):
         float(z[y] - max(z[k] for k in range(C) if k != y))
         for z, y in zip(world.head(world.features), world.label, strict=True)
     ])
+
+
+def plain_bins(margins):
+    """The bin of each candidate of a draw, by how many of them have less margin."""
+    edges = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
+    less = [sum(other < margin for other in margins) for margin in margins]
+    return [sum((n + 0.5) / len(margins) > edge for edge in edges) for n in less]
 
 
 def noise_probe(**settings):

@@ -1,5 +1,6 @@
 """Drift of each kind is found, by the model that is meant for it."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -29,12 +30,16 @@ DRIFTS = {
 }
 
 
+def label(rows):
+    return torch.arange(len(rows)) % 5
+
+
 def learnt(drifted, *, rank=D, n_lessons=20, noise=0.0, halflife_steps=1000.0):
     models = DriftModels(BASE, rank, ridge=RIDGE, halflife_steps=halflife_steps)
     for lesson in range(n_lessons):
         rows = BASE[lesson * 8 : lesson * 8 + 8]
         now = drifted(rows) + noise * normal(8, D, seed=lesson)
-        models.update(models.tally(rows, now, head()), steps=1)
+        models.update(models.tally(rows, now, label(rows), head()), steps=1)
     return models
 
 
@@ -49,7 +54,7 @@ def test_drift_of_each_kind_is_recovered(kind):
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_simplest_model_that_fits_foresees_best_where_rows_are_few_and_noisy(kind):
-    chosen = learnt(DRIFTS[kind], noise=0.5, n_lessons=8).errors.argmin()
+    chosen = learnt(DRIFTS[kind], noise=0.5, n_lessons=8).chosen()
     assert MODELS[chosen] == kind
 
 
@@ -70,12 +75,38 @@ def test_a_lesson_is_a_test_before_it_is_learnt():
     assert models.errors.tolist() == pytest.approx([models.errors[0].item()] * len(MODELS))
     before = models.errors
     run = head()
-    truth = run(drifted, run.parameters()).softmax(1)
-    models.update(models.tally(BASE[:8], drifted, run), steps=1)
+    truth = margins(run(drifted, run.parameters()))
+    models.update(models.tally(BASE[:8], drifted, label(BASE[:8]), run), steps=1)
     for model, fit in enumerate(learnt(DRIFTS["shift"], n_lessons=1).fits):
-        guess = run(models.corrected(BASE[:8], fit), run.parameters()).softmax(1)
-        divergence = sum(p * (p / q).log() for p, q in zip(truth.flatten(), guess.flatten(), strict=True))
-        assert float(models.errors[model] - before[model]) == pytest.approx(float(divergence), abs=1e-3)
+        guess = margins(run(models.corrected(BASE[:8], fit), run.parameters()))
+        error = sum((a - b) ** 2 for a, b in zip(guess, truth, strict=True))
+        assert float(models.errors[model] - before[model]) == pytest.approx(error, rel=1e-3, abs=1e-3)
+
+
+def margins(logits):
+    found = []
+    for z, y in zip(logits.tolist(), label(logits).tolist(), strict=True):
+        found.append(z[y] - max(z[:y] + z[y + 1 :]))
+    return found
+
+
+def test_linear_map_is_of_what_single_features_leave():
+    def drifted(x):
+        return x + x.tanh() @ normal(D, D, seed=1).to(x)
+
+    models, rows = learnt(drifted, halflife_steps=1e9), BASE[:160].double()
+    drift, x = drifted(rows) - rows, (rows - BASE.mean(0)) / BASE.var(0, unbiased=False).mean().sqrt()
+    foreseen = rows.clone()
+    for j in range(D):
+        own = np.linalg.solve(
+            [[160 + RIDGE, x[:, j].sum()], [x[:, j].sum(), (x[:, j] ** 2).sum() + RIDGE]],
+            [drift[:, j].sum(), (x[:, j] * drift[:, j]).sum()],
+        )
+        foreseen[:, j] += own[0] + own[1] * x[:, j]
+    left = drifted(rows) - foreseen
+    z = torch.cat([torch.ones(160, 1), x], dim=1)
+    foreseen += z @ torch.linalg.solve(z.T @ z + RIDGE * torch.eye(1 + D), z.T @ left)
+    assert torch.allclose(models.corrected(BASE[:160], models.fits[3]).double(), foreseen, atol=1e-3)
 
 
 def test_old_lessons_fade():
@@ -84,7 +115,7 @@ def test_old_lessons_fade():
     models = learnt(DRIFTS["shift"], halflife_steps=2.0)
     for lesson in range(20):
         rows = BASE[lesson * 8 : lesson * 8 + 8]
-        models.update(models.tally(rows, DRIFTS["linear"](rows), head()), steps=1)
+        models.update(models.tally(rows, DRIFTS["linear"](rows), label(rows), head()), steps=1)
     fresh = BASE[200:]
     assert torch.allclose(models.corrected(fresh, models.best()), DRIFTS["linear"](fresh), atol=0.1)
 
@@ -93,7 +124,7 @@ def test_lesson_without_rows_only_fades():
     models = learnt(DRIFTS["linear"], halflife_steps=4.0)
     sums, fit = models.sums, models.best()
     nothing = torch.zeros(0, D)
-    models.update(models.tally(nothing, nothing, head()), steps=4)
+    models.update(models.tally(nothing, nothing, label(nothing), head()), steps=4)
     assert torch.allclose(models.sums, sums / 2)
     assert torch.allclose(models.best(), fit, atol=0.1)
 
@@ -101,10 +132,10 @@ def test_lesson_without_rows_only_fades():
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf"), 1e30])
 def test_features_that_overflow_are_forgotten(broken):
     models = learnt(DRIFTS["linear"], halflife_steps=1.0)
-    models.update(models.tally(BASE[:8], torch.full((8, D), broken), head()), steps=1)
+    models.update(models.tally(BASE[:8], torch.full((8, D), broken), label(BASE[:8]), head()), steps=1)
     assert all(value.isfinite().all() for value in models.state_dict().values())
     for lesson in range(60):
         rows = BASE[lesson * 4 : lesson * 4 + 8]
-        models.update(models.tally(rows, DRIFTS["linear"](rows), head()), steps=1)
+        models.update(models.tally(rows, DRIFTS["linear"](rows), label(rows), head()), steps=1)
     fresh = BASE[250:]
     assert torch.allclose(models.corrected(fresh, models.best()), DRIFTS["linear"](fresh), atol=0.1)

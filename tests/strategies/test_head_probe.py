@@ -21,10 +21,10 @@ from lightning_mixcd import (
 from lightning_mixcd.ledger import LedgerWriter
 from lightning_mixcd.partitions import ByColumn, ByLabel, Shuffled
 from lightning_mixcd.strategies import HeadProbe, MixCD, ProbeMatching
-from lightning_mixcd.strategies._calibration import EDGES, N_BINS
+from lightning_mixcd.strategies._calibration import N_BINS, margin_bins
 from lightning_mixcd.types import Outcome
 from tests.oracles.chance import fits
-from tests.strategies.probing import D, N, World, generator, noise_probe, plain_margins
+from tests.strategies.probing import D, N, World, generator, noise_probe, plain_bins, plain_margins
 from tests.toys import Toy, base_state, finetune, flat, network, pool, rehearsed, trainer, weights
 
 
@@ -34,6 +34,14 @@ def test_margins_of_features_that_do_not_drift_are_those_of_the_model():
     world.finetune(drift=False)
     assert torch.allclose(world.margins(), plain_margins(world), atol=1e-4)
     assert torch.equal((world.margins() < 0) & world.correct, world.damaged)
+
+
+def test_bins_are_shares_of_the_candidates_whatever_the_size_of_margins():
+    margins = torch.randn(3, 128, generator=generator())
+    for scale in (1e-3, 1.0, 1e3):
+        found = margin_bins(scale * margins + scale)
+        assert found.tolist() == [plain_bins(draw) for draw in margins.tolist()]
+        assert found[0].bincount().tolist() == [2, 2, 4, 8, 16, 16, 16, 32, 32]
 
 
 def test_linear_drift_is_corrected_until_the_damaged_set_is_exact():
@@ -115,13 +123,12 @@ def test_partition_must_be_one():
 
 
 def test_what_was_predicted_is_logged_beside_what_came():
-    world = World(halflife_steps=float("inf"))
+    world, twin = (World(halflife_steps=float("inf")) for _ in range(2))
     world.finetune()
     predicted, seen = np.ones(N_BINS), np.full(N_BINS, 2.0)
     for step in range(30):
         margins = world.margins()
-        for i in world.lesson(seed=step).tolist():
-            k = sum(float(margins[i]) > edge for edge in EDGES)
+        for i, k in world.lesson_in_bins(twin, seed=step):
             predicted[k] += 1 / (1 + math.exp(margins[i]))
             seen[k] += 1
     metrics = world.probe.metrics()
@@ -161,13 +168,11 @@ def test_rate_of_damage_is_counted_on_uniform_draws_only(kind, settings, aimed):
 
 
 def test_rates_are_the_share_damaged_of_what_was_drawn_from_each_bin():
-    world = World(halflife_steps=float("inf"))
+    world, twin = (World(halflife_steps=float("inf")) for _ in range(2))
     world.finetune()
     damaged, seen = np.ones(N_BINS), np.full(N_BINS, 2.0)
     for step in range(30):
-        margins = world.margins()
-        for i in world.lesson(seed=step).tolist():
-            k = sum(float(margins[i]) > edge for edge in EDGES)
+        for i, k in world.lesson_in_bins(twin, seed=step):
             damaged[k] += bool(world.damaged[i])
             seen[k] += 1
     metrics = world.probe.metrics()
@@ -178,13 +183,12 @@ def test_rates_are_the_share_damaged_of_what_was_drawn_from_each_bin():
 
 @pytest.mark.parametrize("kind", [HeadProbe, ProbeMatching])
 def test_rows_are_counted_by_predicted_margin_from_the_start(kind):
-    world, resumed = (World(kind=kind, halflife_steps=2) for _ in range(2))
+    world, twin, resumed = (World(kind=kind, halflife_steps=2) for _ in range(3))
     world.finetune()
     expected = [0] * N_BINS
     for step in range(12):
-        margins = world.margins()
-        for i in world.lesson(seed=step).tolist():
-            expected[sum(float(margins[i]) > edge for edge in EDGES)] += 1
+        for _, k in world.lesson_in_bins(twin, seed=step):
+            expected[k] += 1
     resumed.probe.load_state_dict(world.probe.state_dict())
     for probe in (world.probe, resumed.probe):
         metrics = probe.metrics()
@@ -198,8 +202,8 @@ def test_importance_weights_undo_the_aim(importance):
     for step in range(60):
         world.lesson(seed=step)
     rates = world.probe.signal()[:N_BINS].double()
-    weight = rates[torch.bucketize(world.margins(), torch.tensor(EDGES))] ** 2 * world.correct
-    n_correct = int(world.correct.sum())
+    weight, n_correct = torch.zeros(N).double(), int(world.correct.sum())
+    weight[world.correct] = rates[plain_bins(world.margins()[world.correct].tolist())] ** 2
     share = 0.8 * weight / weight.sum() + 0.2 / n_correct
     index = world.draw()
     expected = share[index] ** -importance

@@ -15,9 +15,9 @@ def world(**settings):
 
 
 def trusted(world):
-    """Let all that was predicted wrong have been damaged, and nothing else."""
+    """Let all of the half with less margin have been damaged, and nothing else."""
     learnt, place = world.probe._calibration, torch.arange(N_BINS).repeat(10**5)
-    learnt.update(learnt.tally(place, place < 4, torch.zeros(len(place))), steps=1)
+    learnt.update(learnt.tally(place, place < 7, torch.zeros(len(place))), steps=1)
 
 
 def gradients(world, index):
@@ -80,17 +80,16 @@ def test_useless_predictions_leave_draws_nearly_uniform():
     assert ours.probe.metrics()["trust"] < 0.3
 
 
-def test_trust_compares_what_was_predicted_wrong_and_right():
-    ours = world(halflife_steps=float("inf"))
+def test_trust_compares_candidates_of_less_and_of_more_margin():
+    ours, twin = (world(halflife_steps=float("inf")) for _ in range(2))
     assert ours.probe.metrics()["trust"] == 0
     ours.finetune()
-    tables = np.array([[1.0, 2.0], [1.0, 2.0]])  # damaged and seen, of predicted wrong and right
+    tables = np.array([[1.0, 2.0], [1.0, 2.0]])  # damaged and seen, of the two halves
     for step in range(40):
-        margins = ours.margins()
-        for i in ours.lesson(seed=step).tolist():
-            tables[int(margins[i] > 0)] += float(ours.damaged[i]), 1
-    wrong, right = tables[:, 0] / tables[:, 1]
-    assert float(ours.probe.metrics()["trust"]) == pytest.approx(1 - right / wrong, abs=1e-5)
+        for i, k in ours.lesson_in_bins(twin, seed=step):
+            tables[int(k > 6)] += float(ours.damaged[i]), 1
+    lower, upper = tables[:, 0] / tables[:, 1]
+    assert float(ours.probe.metrics()["trust"]) == pytest.approx(1 - upper / lower, abs=1e-5)
 
 
 def test_head_must_be_one_linear_layer():
