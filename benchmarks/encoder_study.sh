@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The study of docs/study_encoder.md: its runs go below ./full and take some eight hours of one free core.
+# The study of docs/study_encoder.md: its runs go below ./full and take some four hours of one free core.
 #
 #     MIXCD_DATA=... bash benchmarks/encoder_study.sh
 #     python benchmarks/study_tables.py full > tables.md
@@ -8,11 +8,20 @@ export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 run() { mixcd-train -m "experiment=full_$1" trainer.enable_progress_bar=false "${@:2}"; }
 
-# Pairing, compute units with those of the ledger's pass on top, methods whose weights are swept beside uniform rehearsal.
-while read -r pairing units methods; do
+# Pairing, compute units with those of the ledger's pass on top.
+while read -r pairing units; do
   run "$pairing"
-  # Fewer and more rehearsed rows.
-  run "$pairing" mix_ratio=0.0625,0.25
   # As if the ledger were there already.
-  run "$pairing" "method=${methods}" "max_compute_units=$units" "name=\${hydra:runtime.choices.strategy}_free"
+  run "$pairing" method=mixcd,head_probe,probe_matching "max_compute_units=$units" \
+    "name=\${hydra:runtime.choices.strategy}_free"
+  # The curve of uniform rehearsal.
+  run "$pairing" method=uniform rehearsal_weight=0.5,3,8
 done << PAIRINGS
+intents 14800
+topics 17700
+sentiment 7680
+PAIRINGS
+
+# Fewer and more rehearsed rows, and other weights.
+run sentiment mix_ratio=0.0625,0.25
+run sentiment method=mixcd,gradient_matching rehearsal_weight=0.5,3,8
