@@ -122,10 +122,11 @@ def test_old_lessons_fade():
 
 def test_lesson_without_rows_only_fades():
     models = learnt(DRIFTS["linear"], halflife_steps=4.0)
-    sums, fit = models.sums, models.best()
+    sums, errors, fit = models.sums, models.errors, models.best()
     nothing = torch.zeros(0, D)
     models.update(models.tally(nothing, nothing, label(nothing), head()), steps=4)
     assert torch.allclose(models.sums, sums / 2)
+    assert torch.allclose(models.errors, errors / 16)
     assert torch.allclose(models.best(), fit, atol=0.1)
 
 
