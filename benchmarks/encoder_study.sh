@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The study of docs/study_encoder.md: its runs go below ./full and take some four hours of one free core.
+# The study of docs/study_encoder.md: its runs go below ./full and take some three hours of one free core.
 #
 #     MIXCD_DATA=... bash benchmarks/encoder_study.sh
 #     python benchmarks/study_tables.py full > tables.md
@@ -18,7 +18,6 @@ while read -r pairing units; do
   run "$pairing" method=uniform rehearsal_weight=0.5,3,8
 done << PAIRINGS
 intents 14800
-topics 17700
 sentiment 7680
 PAIRINGS
 
