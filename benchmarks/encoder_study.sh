@@ -15,7 +15,7 @@ while read -r pairing units; do
   run "$pairing" method=mixcd,head_probe,probe_matching "max_compute_units=$units" \
     "name=\${hydra:runtime.choices.strategy}_free"
   # The curve of uniform rehearsal.
-  run "$pairing" method=uniform rehearsal_weight=0.5,3,8
+  run "$pairing" method=uniform rehearsal_weight=3,8
 done << PAIRINGS
 intents 14800
 sentiment 7680
@@ -23,4 +23,5 @@ PAIRINGS
 
 # Fewer and more rehearsed rows, and other weights.
 run sentiment mix_ratio=0.0625,0.25
+run sentiment method=uniform rehearsal_weight=0.5
 run sentiment method=mixcd,gradient_matching rehearsal_weight=0.5,3,8
