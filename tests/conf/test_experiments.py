@@ -23,7 +23,9 @@ TINY = {
     **dict.fromkeys(("intents", "topics", "sentiment", "nli", "nli2"), PERCEPTRON),
     **dict.fromkeys(("intents_two_heads", "topics_two_heads", "sentiment_two_heads"), PERCEPTRON),
     **{name: ["+model.width=2", "base.keep=[]"] for name in ("fashion", "usps", "rotated")},
-    **dict.fromkeys(("nli_text", "nli2_text", "spans", "sentiment_text", "intents_text", "topics_text"), ENCODER),
+    **dict.fromkeys(
+        ("nli_text", "nli2_text", "spans", "sentiment_text", "intents_text", "topics_text"), ENCODER
+    ),
     "translation": [
         "data.rows.train='train[:30]'",
         "+data.rows.val='test[:6]'",
