@@ -5,13 +5,12 @@ features are. Margins that the current head makes of some features then tell dam
 or less well: of base features, of those that the probe corrects, and of those that the best linear map makes.
 
     MIXCD_DATA=... python benchmarks/probe_aim.py --base study/base > table.md
-    python benchmarks/probe_aim.py --base full/base --data intents_text topics_text sentiment_text
+    python benchmarks/probe_aim.py --base full/base --data intents_text sentiment_text
 """
 
 import argparse
 import statistics
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from lightning_mixcd.probe import Probe
 from lightning_mixcd.strategies._head import Head, margins_of
 from lightning_mixcd.types import Outcome
 
-EVERY, LAG = 50, 8
+EVERY = 50
 RANK = 64  # of the probe, by default
 DRAWN, CANDIDATES = 4, 256
 SOURCES = ("base features", "as drawn", "as learnt", "best map of 64", "best map of all")
@@ -62,8 +61,7 @@ class Aim(Callback):
     """
 
     def __init__(self, probe: Counting, pool: Pool, ledger: Ledger) -> None:
-        self.probe = probe
-        self.pool = pool
+        self.probe, self.pool = probe, pool
         self.correct = np.flatnonzero(ledger.correct)
         self.labels = torch.from_numpy(ledger.column("label")[self.correct]).long()
         self.base = torch.from_numpy(ledger.column("features")[self.correct]).float()
@@ -74,7 +72,7 @@ class Aim(Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """Look, every so many steps, at all samples, and just before at what draws go by."""
-        if trainer.global_step % EVERY == EVERY - LAG:
+        if trainer.global_step % EVERY == EVERY - self.pool.lag:
             self.signal = self.probe.signal().clone()
         if trainer.global_step % EVERY or not trainer.global_step:
             return
@@ -112,13 +110,13 @@ def least_of_candidates(margins: Tensor) -> Tensor:
     return sets.gather(1, margins[sets].argsort(dim=1)[:, :DRAWN]).flatten()
 
 
-def run(data: str, seed: int, base: Path, settings: dict[str, Any]) -> tuple[Aim, float]:
+def run(data: str, seed: int, base: Path) -> tuple[Aim, float]:
     """Finetune once; return what was measured, and which share of what was rehearsed was damaged."""
     config, pairing = task(data, seed, base)
     module, path = base_model(config, pairing)
-    pool, probe = configured_pool(config, pairing.pool), Counting(**settings)
+    pool, probe = configured_pool(config, pairing.pool), Counting()
     aim = Aim(probe, pool, Ledger.open(path))
-    rehearsal = RehearsalCallback(probe, max_compute_units=PAIRINGS[data][1], seed=seed)
+    rehearsal = RehearsalCallback(probe, max_compute_units=PAIRINGS[data][-1], seed=seed)
     trainer: Trainer = make(
         config.trainer, max_epochs=1000, enable_checkpointing=False, logger=False, callbacks=[rehearsal, aim]
     )
@@ -132,15 +130,11 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=Path("study/base"), help="folder of base models")
     parser.add_argument("--data", nargs="+", default=[*PAIRINGS], choices=PAIRINGS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rank", type=int, default=RANK, help="of the probe")
-    parser.add_argument("--halflife", type=float, default=100.0, help="of the probe, in steps")
     args = parser.parse_args()
     hush()
-    settings = {"rank": args.rank, "halflife_steps": args.halflife}
     lines = []
     for data in args.data:
-        runs = [run(data, seed, args.base, settings) for seed in range(args.seeds)]
-        aims, rehearsed = zip(*runs, strict=True)
+        aims, rehearsed = zip(*(run(data, seed, args.base) for seed in range(args.seeds)), strict=True)
         first, last = (statistics.fmean(aim.damaged[k] for aim in aims) for k in (0, -1))
         shares = [f"{100 * value:.0f}" for value in (first, last, statistics.fmean(rehearsed))]
         cells = []

@@ -44,19 +44,18 @@ from lightning_mixcd.strategies._calibration import Calibration
 from lightning_mixcd.strategies._drift import MODELS, DriftModels
 from lightning_mixcd.tasks import Pairing
 
-STUDY = "mix_ratio=0.0625"
-# Pairing: how it is configured, and compute units with those of the ledger's pass on top.
+# Pairing: experiment, model, and compute units with those of the ledger's pass on top.
 PAIRINGS = {
-    "intents": ((STUDY, "data=intents", "model=intents"), 144966),
-    "topics": ((STUDY, "data=topics", "model=topics"), 75499),
-    "sentiment": ((STUDY, "data=sentiment", "model=sentiment"), 80120),
-    "fashion": ((STUDY, "data=fashion", "model=image_mlp"), 90000),
-    "rotated": ((STUDY, "data=rotated", "model=image_mlp"), 85300),
-    "usps": ((STUDY, "data=usps", "model=image_mlp"), 80300),
-    "nli2": ((STUDY, "data=nli2", "model=nli"), 65055),
-    "intents_text": (("experiment=full_intents",), 14800),
-    "topics_text": (("experiment=full_topics",), 17700),
-    "sentiment_text": (("experiment=full_sentiment",), 7680),
+    "intents": ("study", "intents", 144966),
+    "topics": ("study", "topics", 75499),
+    "sentiment": ("study", "sentiment", 80120),
+    "fashion": ("study", "image_mlp", 90000),
+    "rotated": ("study", "image_mlp", 85300),
+    "usps": ("study", "image_mlp", 80300),
+    "nli2": ("study", "nli", 65055),
+    "intents_text": ("full_intents", "intents_text", 14800),
+    "topics_text": ("full_topics", "topics_text", 17700),
+    "sentiment_text": ("full_sentiment", "sentiment_text", 7680),
 }
 BOTH = {
     "halflife_steps": (25, 400),
@@ -114,9 +113,10 @@ def variants() -> Iterator[Variant]:
 @lru_cache(1)
 def task(data: str, seed: int, base: Path) -> tuple[Any, Any]:
     """Read a pairing; return its configuration and its data."""
-    overrides = [*PAIRINGS[data][0], f"seed={seed}", f"base_dir={base}", "trainer=cpu"]
+    experiment, model, _ = PAIRINGS[data]
+    overrides = [f"experiment={experiment}", f"data={data}", f"model={model}", f"seed={seed}"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        config = compose("train", [*overrides, "trainer.enable_progress_bar=false"])
+        config = compose("train", [*overrides, f"base_dir={base}", "trainer.enable_progress_bar=false"])
     return config, make(config.data)
 
 
@@ -148,7 +148,7 @@ def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> Non
         ledger = ledger.with_name(f"base_{variant.value}.ledger")
         record_ledger(module, pairing.pool, ledger, keep=keep)
     strategy = variant.strategy()
-    units = PAIRINGS[data][1] - (0 if strategy.needs_ledger else len(pairing.pool))
+    units = PAIRINGS[data][-1] - (0 if strategy.needs_ledger else len(pairing.pool))
     rehearsal = RehearsalCallback(strategy, max_compute_units=units, seed=seed)
     logger = CSVLogger(output, "logs", "")
     trainer: Trainer = make(
