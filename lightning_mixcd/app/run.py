@@ -37,8 +37,8 @@ def check_options(config: DictConfig) -> None:
         config: The app's configuration.
 
     Raises:
-        ValueError: If `mix_ratio`, `wise_ft` or the trainer's `limit_val_batches` is out of range, or every
-            run of a sweep would start processes of its own.
+        ValueError: If `mix_ratio`, `wise_ft` or the trainer's `limit_val_batches` is out of range, the
+            trainer has a logger of its own, or every run of a sweep would start processes of its own.
     """
     Ration(config.mix_ratio)
     if outside := [alpha for alpha in config.wise_ft if not 0 <= alpha <= 1]:
@@ -52,7 +52,11 @@ def check_options(config: DictConfig) -> None:
             f"+trainer.check_val_every_n_epoch={config.trainer.get('max_epochs') or 1000} to validate at the "
             "end alone."
         )
-
+    if "logger" in config.trainer:
+        raise ValueError(
+            f"`trainer.logger` must be left out, got {config.trainer.logger}: the report reads what the "
+            "group `logger` writes. Choose from that, for example logger=tensorboard."
+        )
     if HydraConfig.get().mode == RunMode.MULTIRUN and _starts_processes(quiet_trainer(config)):
         raise ValueError(
             "`trainer.strategy` must be ddp_spawn or ddp_fork in a sweep over several devices, got "

@@ -44,6 +44,7 @@ def test_what_two_processes_counted_is_in_the_record(tmp_path):
     ("option", "message"),
     [
         ("+trainer.limit_val_batches=0", "check_val_every_n_epoch"),
+        ("+trainer.logger=false", "group `logger`"),
         ("+strategy.floor=2", "floor"),
         ("mix_ratio=-1", "mix_ratio"),
         ("wise_ft=[0,2]", "wise_ft"),
