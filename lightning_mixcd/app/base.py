@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch.utils.data import Dataset
 
 from lightning_mixcd.app.conf import make
-from lightning_mixcd.app.run import configured_pool, quiet_trainer, separate_processes
+from lightning_mixcd.app.run import quiet_trainer, separate_processes
 from lightning_mixcd.data import Pool
 from lightning_mixcd.record import record_ledger
 from lightning_mixcd.report.files import replacing
@@ -73,8 +73,11 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
                 torch.save(state, aside)
         module: LightningModule = make(before.model)
         module.load_state_dict(torch.load(weights, weights_only=True))
-        record(config, module, pairing.pool, folder / "base.ledger", columns=pairing.columns)
-    return module, folder / "base.ledger"
+        # Runs that rehearse a part of the pool have ledgers of their own.
+        part = "" if config.pool_size is None else f"_{config.pool_size}"
+        ledger = folder / f"base{part}.ledger"
+        record(config, module, pairing.pool, ledger, columns=pairing.columns)
+    return module, ledger
 
 
 @contextmanager
@@ -122,7 +125,6 @@ def record(
     trainer = quiet_trainer(config)
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
-        pool = configured_pool(config, pool)
         record_ledger(module, pool, path, columns=columns, keep=config.base.keep)
     module.cpu()
 

@@ -119,18 +119,16 @@ def _tasks(config: DictConfig) -> dict[str, LightningDataModule]:
     return tasks
 
 
-def _pool(config: DictConfig, tasks: Tasks, n: int) -> tuple[Pool, Any]:
+def _pool(config: DictConfig, tasks: Tasks, n: int) -> tuple[Pool, Mapping[str, Any]]:
     loaders = {name: task.train_dataloader() for name, task in [*tasks.items()][:n]}
-    parts = {
-        name: configured_pool(config, Pool(loader.dataset, collate_fn=loader.collate_fn))
-        for name, loader in loaders.items()
-    }
-    return union_pool(parts)
+    parts = {name: Pool(loader.dataset, collate_fn=loader.collate_fn) for name, loader in loaders.items()}
+    pool, stage = union_pool(parts)
+    return configured_pool(config, pool, {"stage": stage})
 
 
 def _base(config: DictConfig, tasks: Tasks) -> tuple[LightningModule, Path]:
     first, second = [*tasks.values()][:2]
-    pool, stage = _pool(config, tasks, 1)
+    pool, columns = _pool(config, tasks, 1)
     config = config.copy()
     # What the base model follows from: chains that differ in later tasks share it.
     name = next(iter(tasks))
@@ -138,7 +136,7 @@ def _base(config: DictConfig, tasks: Tasks) -> tuple[LightningModule, Path]:
         "first": name,
         "from": config.stages if "_target_" in config.stages else config.stages[name],
     }
-    return base_model(config, Pairing(first, second, pool, first.val_dataloader(), {"stage": stage}))
+    return base_model(config, Pairing(first, second, pool, first.val_dataloader(), columns))
 
 
 def _stage(
@@ -154,11 +152,11 @@ def _stage(
         found: Stage = json.loads(done.read_text())
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    pool, stage = _pool(config, tasks, k)
+    pool, columns = _pool(config, tasks, k)
     if ledger is None:
         ledger = folder / "base.ledger"
         with turn(folder):  # of several processes one records, the others find it done
-            record(config, module, pool, ledger, columns={"stage": stage})
+            record(config, module, pool, ledger, columns=columns)
     units, seconds = _fit(config, module, [*tasks.values()][k], pool, ledger, folder)
     found = Stage(accuracies=_measure(config, module, tasks), compute_units=units, seconds=seconds)
     _end(module, found, weights, done)

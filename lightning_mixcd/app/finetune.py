@@ -15,7 +15,7 @@ from lightning_mixcd.adapters import Adapter
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.outcome import Outcome
-from lightning_mixcd.app.run import callbacks, check_options, configured_pool, method_name, quiet_trainer
+from lightning_mixcd.app.run import callbacks, check_options, configured_pairing, method_name, quiet_trainer
 from lightning_mixcd.data import RehearsalDataModule
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.records import FILE, METRICS, Record, damaged_share
@@ -44,7 +44,7 @@ def train(config: DictConfig) -> Record:
     if config.ledger:
         Ledger.open(config.ledger)  # refuses what is none, where `fit` would record one
     rehearsal, others = callbacks(config)
-    pairing: Pairing = make(config.data)
+    pairing = configured_pairing(config)
     module, ledger = base_model(config, pairing)
     outcome = Outcome(rehearsal)
     hooks = [rehearsal, *others, outcome]
@@ -92,7 +92,7 @@ def train(config: DictConfig) -> Record:
 def _data(config: DictConfig, pairing: Pairing, ledger: Path) -> RehearsalDataModule:
     return RehearsalDataModule(
         pairing.new,
-        configured_pool(config, pairing.pool),
+        pairing.pool,
         mix_ratio=config.mix_ratio,
         ledger=ledger,
         prior_val=pairing.prior_val,

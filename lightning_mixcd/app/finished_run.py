@@ -1,6 +1,6 @@
 """What a finished run of `mixcd-train` was made of, for looking at it again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import make
+from lightning_mixcd.app.run import configured_pool
 from lightning_mixcd.data import Pool
 from lightning_mixcd.report.records import Record, read_records
 from lightning_mixcd.resume import newest_checkpoint
@@ -62,10 +63,11 @@ def load_run(folder: Path) -> FinishedRun:
             "by which Lightning chooses when it saves."
         )
     pairing: Pairing = make(config.data)
-    base, ledger = base_model(config, pairing)
+    config.pool_size = None  # the base model has learnt from all of the pool
+    pool, _ = configured_pool(config, pairing.pool, {})
+    base, ledger = base_model(config, replace(pairing, pool=pool))
     finetuned: LightningModule = make(config.model)
     finetuned.load_state_dict(checkpoint["state_dict"])
-    pool = pairing.pool if isinstance(pairing.pool, Pool) else Pool(pairing.pool)
     new: LightningDataModule = pairing.new
     new.prepare_data()
     new.setup("fit")

@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from lightning_mixcd.app.conf import conf_dir, hush, make
+from lightning_mixcd.app.conf import conf_dir, hush
 
 __all__ = ["main"]
 
@@ -20,10 +20,11 @@ def main(config: DictConfig) -> None:
     from rich.console import Console
 
     from lightning_mixcd.app.base import base_model
+    from lightning_mixcd.app.run import configured_pairing
     from lightning_mixcd.ledger import Ledger
 
     hush()
-    _, path = base_model(config, make(config.data))
+    _, path = base_model(config, configured_pairing(config))
     ledger = Ledger.open(path)
     share = float(ledger.correct.mean())
     rank_zero_only(Console(soft_wrap=True).print)(

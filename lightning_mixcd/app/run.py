@@ -1,15 +1,18 @@
 """What every run of the app is made of."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from lightning_mixcd.app.budget import TrainingBudget
 from lightning_mixcd.app.conf import make
@@ -17,12 +20,15 @@ from lightning_mixcd.app.true_rates import TrueRates
 from lightning_mixcd.callback import RehearsalCallback
 from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.ration import Ration
+from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.strategies import MixCD, Oracle
+from lightning_mixcd.tasks import Pairing
 
 __all__ = [
     "callbacks",
     "check_options",
+    "configured_pairing",
     "configured_pool",
     "method_name",
     "quiet_trainer",
@@ -123,18 +129,53 @@ def callbacks(config: DictConfig) -> tuple[RehearsalCallback, list[Callback]]:
     return rehearsal, others
 
 
-def configured_pool(config: DictConfig, samples: Pool | Dataset[Any]) -> Pool:
-    """Return a pool that is read as configured.
+def configured_pairing(config: DictConfig) -> Pairing:
+    """Make the tasks of a run, whose pool is as configured.
+
+    Args:
+        config: The app's configuration.
+
+    Returns:
+        The tasks.
+
+    Raises:
+        ValueError: If the pool cannot have `pool_size` samples.
+    """
+    pairing: Pairing = make(config.data)
+    pool, columns = configured_pool(config, pairing.pool, pairing.columns)
+    return replace(pairing, pool=pool, columns=columns)
+
+
+def configured_pool(
+    config: DictConfig, samples: Pool | Dataset[Any], columns: Mapping[str, npt.NDArray[Any]]
+) -> tuple[Pool, Mapping[str, npt.NDArray[Any]]]:
+    """Return a pool that is as large, and read, as configured.
 
     Args:
         config: The app's configuration.
         samples: The pool, or its samples.
+        columns: What is known of its samples, `(N,)` each.
 
     Returns:
-        The pool.
+        The pool, and what is known of those samples that are left.
+
+    Raises:
+        ValueError: If the pool cannot have `pool_size` samples.
     """
     pool = samples if isinstance(samples, Pool) else Pool(samples)
-    return replace(pool, num_workers=config.num_workers, lag=config.lag, batch_size=config.pool_batch_size)
+    pool = replace(pool, num_workers=config.num_workers, lag=config.lag, batch_size=config.pool_batch_size)
+    if config.pool_size is None:
+        return pool, columns
+    if isinstance(pool.dataset, Streams) or not 1 <= config.pool_size <= len(pool):
+        what = "streams" if isinstance(pool.dataset, Streams) else f"{len(pool)} samples"
+        raise ValueError(
+            f"`pool_size` must be a number of the pool's samples, got {config.pool_size} of {what}. Leave it "
+            "out for all."
+        )
+    chosen = np.random.default_rng(config.seed).choice(len(pool), config.pool_size, replace=False)
+    chosen.sort()
+    part = replace(pool, dataset=Subset(pool.dataset, chosen.tolist()))
+    return part, {name: values[chosen] for name, values in columns.items()}
 
 
 def separate_processes(trainer: Trainer) -> bool:

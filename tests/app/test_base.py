@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 
 from lightning_mixcd.app import base
 from lightning_mixcd.app.conf import make
+from lightning_mixcd.app.run import configured_pairing, configured_pool
+from lightning_mixcd.data import Streams
 from lightning_mixcd.ledger import Ledger
 from tests.app.composing import composed
 
@@ -53,6 +55,45 @@ def test_ledger_has_what_the_pairing_and_the_model_know(config):
     assert ledger.column("half").tolist() == half.tolist()
     logits = module.network.head(torch.tensor(ledger.column("features")).float())
     assert logits.detach().numpy() == pytest.approx(ledger.column("logits"), abs=0.05)
+
+
+def test_ledger_of_a_part_is_that_part_of_the_ledger_of_all(config):
+    pairing = replace(make(config.data), columns={"place": np.arange(600)})
+    _, path = base.base_model(config, pairing)
+    config.pool_size, config.pool_batch_size = 50, 7
+    pool, columns = configured_pool(config, pairing.pool, pairing.columns)
+
+    _, part = base.base_model(config, replace(pairing, pool=pool, columns=columns))
+
+    assert part.parent == path.parent  # the same base model
+    some, whole = Ledger.open(part), Ledger.open(path)
+    chosen = some.column("place")
+    assert len({*chosen.tolist()}) == 50
+    assert some.column("label").tolist() == whole.column("label")[chosen].tolist()
+    assert some.correct.tolist() == whole.correct[chosen].tolist()
+    assert some.loss == pytest.approx(whole.loss[chosen], abs=1e-5)
+
+
+def test_other_seeds_rehearse_other_parts(config):
+    pairing = make(config.data)
+    config.pool_size, parts = 50, []
+    for config.seed in (0, 0, 1):
+        pool, _ = configured_pool(config, pairing.pool, pairing.columns)
+        parts.append(pool.dataset.indices)
+    assert parts[0] == parts[1] != parts[2]
+
+
+@pytest.mark.parametrize("size", [0, 601])
+def test_part_that_the_pool_does_not_have_is_refused(config, size):
+    config.pool_size = size
+    with pytest.raises(ValueError, match=f"`pool_size`.*got {size} of 600 samples"):
+        configured_pairing(config)
+
+
+def test_streams_have_no_part(config):
+    config.pool_size = 1
+    with pytest.raises(ValueError, match=r"`pool_size`.*got 1 of streams"):
+        configured_pool(config, Streams({"one": range(5)}), {})
 
 
 def test_other_data_is_another_base_model(config):

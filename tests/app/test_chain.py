@@ -11,11 +11,12 @@ from omegaconf import OmegaConf
 from torch.utils.data import ConcatDataset
 
 from lightning_mixcd import Pool, RehearsalCallback, RehearsalDataModule, record_ledger
-from lightning_mixcd.app import chain, finetune
+from lightning_mixcd.app import chain
 from lightning_mixcd.app.conf import make
+from lightning_mixcd.app.run import configured_pairing
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.chains import read_chains
-from lightning_mixcd.tasks import digits_pairing, digits_task, mlp
+from lightning_mixcd.tasks import digits_task, mlp
 from tests.app.composing import composed
 from tests.toys import QUIET
 
@@ -232,9 +233,13 @@ def test_chain_resumes_behind_a_stage_that_left_an_adapter_in_the_module(tmp_pat
     assert replace(again, seconds=record.seconds) == record
 
 
-def test_pools_are_fetched_as_configured(tmp_path):
-    config, tasks = chained(tmp_path, "num_workers=2", "lag=12"), {"upright": digits_task()}
-    of_chain, _ = chain._pool(config, tasks, 1)
-    of_run = finetune._data(config, digits_pairing(), tmp_path / "base.ledger").pool
+def test_pools_are_as_configured(tmp_path):
+    config = chained(tmp_path, "num_workers=2", "lag=12", "pool_size=70")
+    tasks = {"upright": digits_task(), "turned": digits_task(shift="rot90")}
+    of_chain, columns = chain._pool(config, tasks, 2)
+    of_run = configured_pairing(config).pool
 
-    assert [(pool.num_workers, pool.lag) for pool in (of_chain, of_run)] == [(2, 12)] * 2
+    assert [(pool.num_workers, pool.lag, len(pool)) for pool in (of_chain, of_run)] == [(2, 12, 70)] * 2
+    stages, places = columns["stage"], of_chain.dataset.indices
+    assert stages.tolist() == ["upright" if place < 600 else "turned" for place in places]
+    assert {*stages} == {"upright", "turned"}

@@ -20,6 +20,14 @@ def test_a_run_is_measured_at_its_end_whenever_it_is_validated(every, tmp_path):
     assert measured("seldom", f"+trainer.check_val_every_n_epoch={every}") == measured("always")
 
 
+def test_a_run_pays_for_the_ledger_of_what_it_may_rehearse(tmp_path):
+    def units(folder, *overrides):
+        config = composed(tmp_path / folder, "base.max_epochs=1", "trainer.max_epochs=1", *overrides)
+        return finetune.train(config).compute_units
+
+    assert units("part", "pool_size=100") == units("all") - 500
+
+
 def train_in_two(folder):
     two = ["trainer=ddp_cpu", "trainer.strategy=ddp_fork", "trainer.log_every_n_steps=1"]
     finetune.train(composed(folder, "base.max_epochs=1", "trainer.max_epochs=1", *two))
