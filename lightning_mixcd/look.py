@@ -93,7 +93,7 @@ class Look(ModelLook):
         if weights is not None:
             used = {name: weights[name].detach().requires_grad_() for name in used if name in weights}
             weights = {**weights, **used}
-        with self._looking(), torch.enable_grad():
+        with self._looking(), self._differentiable():
             loss = loss_of(self._run(batch, weights))
             if self.scaler is None:
                 return self._differentiate(loss, used, n_rows(batch))
@@ -107,7 +107,7 @@ class Look(ModelLook):
     ) -> Iterator[dict[str, Tensor]]:
         used = self.trainable()
         for i in range(n_rows(batch)):
-            with self._looking(), torch.enable_grad():
+            with self._looking(), self._differentiable():
                 one = take_rows(batch, i, i + 1)
                 values = objective(self._read(self._run(one, None), one, with_graph=True))
                 # Values share one forward.
@@ -133,6 +133,13 @@ class Look(ModelLook):
             attached(self._readout, self.module, with_features=self.with_features),
             self._context(),
         ):
+            yield
+
+    @contextmanager
+    def _differentiable(self) -> Iterator[None]:
+        recurrent = any(isinstance(part, nn.RNNBase) for part in self.module.modules())
+        # In eval mode, cuDNN refuses to differentiate recurrent layers.
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
             yield
 
     def _run(self, batch: object, weights: Weights | None) -> object:

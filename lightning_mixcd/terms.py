@@ -203,10 +203,12 @@ class Terms:
         scaler = self.look.scaler
         if scaler is not None:
             check_unscaled(optimizer)
+        # Nobody empties or unscales the gradient of a parameter that the optimizer does not have.
+        own = {parameter for group in optimizer.param_groups for parameter in group["params"]}
         gradients = {
             name: parameter.grad
             for name, parameter in self.module.named_parameters()
-            if parameter.grad is not None
+            if parameter.grad is not None and parameter in own
         }
         if sparse := [name for name, gradient in gradients.items() if gradient.layout != torch.strided]:
             raise CaptureError(

@@ -106,6 +106,33 @@ def test_gradient_is_that_of_the_modules_own_loss():
     assert "frozen" not in found
 
 
+def test_recurrent_layers_are_differentiated_without_cudnn():
+    """Which refuses to in eval mode."""
+
+    class Recurrent(Toy):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.LSTM(N_FEATURES, 3), _First())
+            self.cudnn = []
+
+        def training_step(self, batch, batch_idx):
+            self.cudnn.append(torch.backends.cudnn.enabled)
+            return super().training_step(batch, batch_idx)
+
+    module, rows = Recurrent(), batch()
+    look = Look(module, Readout())
+    same(look.gradient(rows), by_hand(module, rows))
+    [*look.gradients_by_row(batch(1), lambda seen: seen.loss)]
+    look.see(rows)
+    assert module.cudnn == [False, False, True]
+    assert torch.backends.cudnn.enabled
+
+
+class _First(nn.Module):
+    def forward(self, both):
+        return both[0]
+
+
 def test_a_snapshot_stays_as_it_is():
     module, rows = Rich(), batch()
     look = Look(module, Readout())

@@ -202,7 +202,7 @@ class Penalty(ABC):  # noqa: B024 -- either of two methods is enough
         They are unscaled, summed over accumulated batches and averaged over processes, and not yet clipped.
 
         Args:
-            gradients: By name of each trainable parameter that has one.
+            gradients: By name of each parameter of the optimizer that has one.
             apart: The rows kept apart since the last optimizer step, batch by batch; some processes may have
                 none.
             total: Returns the sum of a tensor over all processes that share out the data; all of them must

@@ -38,7 +38,8 @@ class Distillation(Penalty):
 
     Raises:
         ValueError: If a number is out of range; at the start of `fit`, if there are to be rehearsed rows and
-            the strategy rehearses none.
+            the strategy rehearses none; at the first step, if logits are no vector per row, such as those
+            of a language model's tokens.
 
     Example:
         >>> from lightning_mixcd import RehearsalCallback, Uniform
@@ -94,6 +95,11 @@ class Distillation(Penalty):
         return self.weight * torch.stack(sums).sum() / rows if rows else None
 
     def _divergence(self, teacher: Tensor, student: Tensor) -> Tensor:
+        if student.ndim != 2:
+            raise ValueError(
+                f"`Distillation` needs logits `(rows, classes)`, got {tuple(student.shape)}. Return one "
+                "vector per row, or use a penalty that reads no logits, such as `L2SP` or `Flow`."
+            )
         of_teacher, of_student = (
             log_softmax(logits[:, : self.n_classes].float() / self.temperature, dim=1)
             for logits in (teacher, student)

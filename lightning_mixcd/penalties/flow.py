@@ -51,8 +51,12 @@ class Flow(Penalty):
         base_loss = step.look.see(rows, weights=self._base).loss
         assert base_loss is not None  # noqa: S101 -- `step.losses` would have complained
         weights = flow_weights(base_loss, self.tau)
-        # The module's loss is the mean over all rows, where each has the weight 1.
-        return ((weights - 1) * losses).sum() / step.rows
+        more = ((weights - 1) * losses).nansum()
+        # The module's loss is the mean over all rows that have one, where each has the weight 1. A row whose
+        # target is no class has none.
+        if step.seen_apart is None:
+            return more / (~step.losses().isnan()).sum().clamp(min=1)
+        return step.finetune / step.rows * more / (~losses.isnan()).sum().clamp(min=1)
 
     @override
     def state_dict(self) -> dict[str, Tensor]:

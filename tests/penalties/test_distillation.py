@@ -149,6 +149,23 @@ def test_logits_of_another_head_are_refused():
         trainer(callback).fit(Toy(), DataLoader(finetune(), 8))
 
 
+@pytest.mark.parametrize("rows", ["finetune", "rehearsed"])
+def test_logits_of_tokens_are_refused(rows):
+    class Writes(Toy):
+        def outputs(self, loss, logits):
+            tokens = logits[:, None].expand(-1, 5, -1)
+            return {"loss": loss, "logits": tokens, "correct": logits.argmax(1) >= 0}
+
+    ledger = Ledger.from_arrays(correct=[True] * 60, loss=[0.1] * 60, logits=torch.zeros(60, 5, 3))
+    callback = RehearsalCallback(
+        Uniform(), pool=pool(), ledger=ledger, mix_ratio=0.5, penalties=[Distillation(rows=rows)]
+    )
+    with pytest.raises(
+        ValueError, match=r"needs logits `\(rows, classes\)`, got \(\d, 5, 3\).*such as `L2SP` or"
+    ):
+        trainer(callback).fit(Writes(), DataLoader(finetune(), 8))
+
+
 def test_logits_are_recorded_where_there_is_no_ledger_yet(tmp_path):
     callback = RehearsalCallback(
         Uniform(), pool=pool(), ledger=tmp_path / "l", penalties=[Distillation(rows="rehearsed")]

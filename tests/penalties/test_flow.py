@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.data import TensorDataset
 
 from lightning_mixcd import NoRehearsal, Uniform
 from lightning_mixcd.penalties import Flow
 from tests.penalties.replay import assert_same, base_net, fit, gradient_of, parted, replay
+from tests.toys import POOL_IDS, finetune
 
 
 def slow_loss(net, ids, *, tau):
@@ -29,6 +31,17 @@ def test_as_a_loop_over_rows(tau, strategy):
     module, _ = fit([Flow(tau)], strategy())
     assert len(module.seen) == 5
     assert_same(module, replay(module.seen, lambda net, ids: gradient_of(net, slow_loss(net, ids, tau=tau))))
+
+
+def test_rows_without_a_label_count_nowhere():
+    x, y = finetune().tensors
+    holes = TensorDataset(x, y.masked_fill(x[:, -1].long() % 4 == 1, -100))
+    module, _ = fit([Flow(0.7)], data=holes)
+
+    def gradients(net, ids):
+        return gradient_of(net, slow_loss(net, [i for i in ids if i >= POOL_IDS or i % 4 != 1], tau=0.7))
+
+    assert_same(module, replay(module.seen, gradients))
 
 
 def test_base_forwards_are_counted():

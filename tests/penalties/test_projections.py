@@ -137,6 +137,21 @@ def test_frozen_and_unused_parameters_are_left_alone(penalty):
     assert not torch.equal(module.net[3].weight, before.net[3].weight)
 
 
+@pytest.mark.parametrize("penalty", [AGEM, lambda: GEM(ByLabel())])
+def test_parameters_in_no_optimizer_count_as_frozen_ones(penalty):
+    """Their gradients pile up, since nobody empties them."""
+
+    class HeadOnly(Toy):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.net[-1].parameters(), 0.05)
+
+    left_out, frozen = HeadOnly(), HeadOnly()
+    frozen.net[0].requires_grad_(False)
+    for module in (left_out, frozen):
+        fit([penalty()], module=module, max_epochs=3)
+    torch.testing.assert_close(weights(left_out), weights(frozen))
+
+
 def test_agem_is_the_same_in_bf16_mixed_but_for_rounding():
     module, _ = fit([AGEM()], precision="bf16-mixed", limit_train_batches=3)
     assert_same(
