@@ -37,13 +37,14 @@ def report_chains(folder: Path, *, reference: str, only: str | None, console: Co
     records = read_chains(folder)
     if not records:
         return False
-    wanted = wanted_names({record.name for record in records}, only)
+    names = {record.name for record in records}
+    wanted = wanted_names(names, only)
     records = [record for record in records if record.name in wanted]
     rows, tasks = compare_chains(records, reference), records[0].tasks
     columns = _columns(rows)
     title = f"{' > '.join(tasks)}: scores and differences to {reference} in %, with 95 % CI"
     print_table(console, title, columns)
-    notes = notes_on(folder, wanted, reference)
+    notes = notes_on(folder, names, wanted, reference)
     if single := sorted(path.parent for path in folder.rglob(FILE)):
         notes.append(f"Beside the chains, in no table: {len(single)} other runs, such as {single[0]}.")
     for note in notes:

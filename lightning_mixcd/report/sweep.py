@@ -127,9 +127,10 @@ def read_sweep(folder: Path, *, reference: str = "uniform", only: str | None = N
         ValueError: If there is none, their records cannot be read or compared, or `only` names others.
     """
     records = read_records(folder)
-    wanted = wanted_names({record.name for record in records.values()}, only)
+    names = {record.name for record in records.values()}
+    wanted = wanted_names(names, only)
     records = {path: record for path, record in records.items() if record.name in wanted}
-    notes = notes_on(folder, wanted, reference)
+    notes = notes_on(folder, names, wanted, reference)
     logs: dict[Path, Logged] = {}
     for run in records:
         try:
@@ -162,12 +163,13 @@ def wanted_names(there: Set[str], only: str | None) -> Set[str]:
     return wanted
 
 
-def notes_on(folder: Path, there: Set[str], reference: str) -> list[str]:
+def notes_on(folder: Path, there: Set[str], wanted: Set[str], reference: str) -> list[str]:
     """Say what a reader has to know of the runs below a folder.
 
     Args:
         folder: The folder.
-        there: Names of the methods shown.
+        there: Names of all methods.
+        wanted: Names of the methods shown.
         reference: Name of the method to compare with.
 
     Returns:
@@ -178,4 +180,6 @@ def notes_on(folder: Path, there: Set[str], reference: str) -> list[str]:
     ]
     if reference not in there:
         notes.append(f"No run is of {reference}, so that there are no gains. Choose another --reference.")
+    elif reference not in wanted:
+        notes.append(f"--only leaves out {reference}, so that there are no gains. Name it there too.")
     return notes

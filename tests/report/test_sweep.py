@@ -41,9 +41,11 @@ def test_damaged_log_is_noted_and_its_run_is_in_the_table_only(tmp_path, text):
     assert {row.n for row in sweep.rows} == {3}
 
 
-def test_reference_that_is_not_there_is_noted(tmp_path):
+def test_reference_that_is_not_there_or_left_out_is_noted(tmp_path):
     sweep = read_sweep(write_sweep(tmp_path), reference="mir")
     assert "No run is of mir" in sweep.notes[0]
+    sweep = read_sweep(tmp_path, only="none,mixcd")
+    assert "--only leaves out uniform, so that there are no gains" in sweep.notes[0]
 
 
 def test_names_say_what_varies(tmp_path):
