@@ -1,5 +1,6 @@
 """All runs below a folder, read once for every figure."""
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,13 +125,22 @@ def read_sweep(folder: Path, *, reference: str = "uniform", only: str | None = N
         The runs.
 
     Raises:
-        ValueError: If there is none, their records cannot be read or compared, or `only` names others.
+        ValueError: If there is none with accuracies, their records cannot be read or compared, or `only`
+            names others.
     """
     records = read_records(folder)
     names = {record.name for record in records.values()}
     wanted = wanted_names(names, only)
     records = {path: record for path, record in records.items() if record.name in wanted}
     notes = notes_on(folder, names, wanted, reference)
+    for run in [run for run, record in records.items() if not _is_measured(record)]:
+        notes.append(f"Its accuracies are not all numbers, and it is in no table or figure: {run}")
+        del records[run]
+    if not records:
+        raise ValueError(
+            f"Runs must have measured both tasks, but below {folder} none has accuracies that are numbers. "
+            "See what `val/prior/accuracy` and `val/new/accuracy` are in their logs."
+        )
     logs: dict[Path, Logged] = {}
     for run in records:
         try:
@@ -139,6 +149,10 @@ def read_sweep(folder: Path, *, reference: str = "uniform", only: str | None = N
             logs[run] = {}
             notes.append(f"In no curve: {error}")
     return Sweep(records, logs, reference, notes)
+
+
+def _is_measured(record: Record) -> bool:
+    return math.isfinite(record.prior_accuracy) and math.isfinite(record.new_accuracy)
 
 
 def wanted_names(there: Set[str], only: str | None) -> Set[str]:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from lightning_mixcd.report.records import METRICS
@@ -27,6 +29,18 @@ def test_runs_that_are_no_finetuning_are_not_incomplete(tmp_path, name):
     (tmp_path / "run0-0" / "result.json").unlink()
     (tmp_path / "run0-0" / name).touch()
     assert read_sweep(tmp_path).notes == []
+
+
+def test_run_without_a_number_as_accuracy_is_noted_and_nowhere_else(tmp_path):
+    record("uniform", 0, new=math.nan).write(tmp_path / "a")
+    with pytest.raises(ValueError, match="none has accuracies that are numbers"):
+        read_sweep(tmp_path)
+    record("uniform", 1).write(tmp_path / "b")
+    sweep = read_sweep(tmp_path)
+    assert sweep.notes == [
+        f"Its accuracies are not all numbers, and it is in no table or figure: {tmp_path / 'a'}"
+    ]
+    assert [*sweep.records] == [*sweep.logs] == [tmp_path / "b"]
 
 
 @pytest.mark.parametrize("text", ["val\n0.1\n", "step,val\n9,high\n", 'step,val\n9,"0.', "\udcff"])
