@@ -55,7 +55,8 @@ def explain(config: DictConfig, output: Path) -> list[Explanation]:
     run = load_run(Path(config.run))
     for module in (run.base, run.finetuned):
         module.to(config.device)
-    samples = choose_queries(run, config.queries, config.index, batch_size=config.batch_size)
+    index = [config.index] if isinstance(config.index, int) else config.index
+    samples = choose_queries(run, config.queries, index, batch_size=config.batch_size)
     task, words, _ = KINDS[config.queries]
     solver = make(config.solver) if config.get("solver") else None
     stages = RunStages(run, alpha=config.alpha, solver=solver, batch_size=config.batch_size)

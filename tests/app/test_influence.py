@@ -147,6 +147,11 @@ def test_queries_are_the_worst_first_and_together_count_by_their_mean(run):
     np.testing.assert_allclose(np.load(output / "scores.npy"), np.mean(each, axis=0), rtol=1e-3, atol=1e-4)
 
 
+def test_one_position_needs_no_list(run):
+    _, found = explained(run, "queries=new", "index=0", "solver=exact")
+    assert [query.index for part in found for query in part.queries] == [0]
+
+
 def test_interrupted_scoring_goes_on(run, monkeypatch):
     from lightning_mixcd.influence import stage
 
