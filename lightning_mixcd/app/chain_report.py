@@ -67,6 +67,8 @@ def _columns(rows: Sequence[ChainRow]) -> dict[str, list[str]]:
     columns["seeds"] = [str(row.n) for row in rows]
     for name, head in HEADS.items():
         columns[head] = [f"{100 * row.scores[name].mean:.1f}" for row in rows]
+    if any(gain.n != row.n for row in rows for gain in row.gains.values()):
+        columns["pairs"] = [str(row.gains["final"].n if row.gains else "-") for row in rows]
     for name, head in GAINS.items():
         columns[head] = [str(row.gains.get(name, "-")) for row in rows]
     columns["compute units"] = [f"{row.compute_units:,.0f}" for row in rows]
@@ -83,5 +85,7 @@ def _flat(row: ChainRow) -> dict[str, Value]:
     for kind, intervals in (("", row.scores), ("_gain", row.gains)):
         for name in HEADS:
             interval: Interval | None = intervals.get(name)
-            values |= {f"{name}{kind}_{end}": getattr(interval, end, None) for end in ("mean", "low", "high")}
+            values |= {
+                f"{name}{kind}_{end}": getattr(interval, end, None) for end in ("mean", "low", "high", "n")
+            }
     return values | {"compute_units": row.compute_units, "seconds": row.seconds}

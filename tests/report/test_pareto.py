@@ -24,7 +24,8 @@ def test_each_method_is_at_its_mean_with_its_interval(tmp_path):
     for row in picture.rows:
         runs = [found for found in sweep.records.values() if found.name == row["method"]]
         interval = t_interval([run.prior_accuracy for run in runs])
-        assert (row["prior"], row["prior_low"], row["prior_high"]) == tuple(vars(interval).values())
+        ends = (interval.mean, interval.low, interval.high)
+        assert (row["prior"], row["prior_low"], row["prior_high"]) == ends
         ((point,),) = drawn(picture, row["method"]) if row["method"] != "none" else (((None,)),)
         assert point is None or point == pytest.approx([100 * row["new"], 100 * row["prior"]])
     assert "3 seeds" in picture.caption
