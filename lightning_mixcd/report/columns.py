@@ -54,7 +54,9 @@ def markdown(texts: Mapping[str, Sequence[str]]) -> str:
         The table.
     """
     lines = [[*texts], ["---", *["---:"] * (len(texts) - 1)], *zip(*texts.values(), strict=True)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    # A bar in a name would begin a cell of its own.
+    escaped = [[text.replace("|", r"\|") for text in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def values(row: Row) -> dict[str, Value]:

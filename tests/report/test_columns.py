@@ -38,6 +38,7 @@ def test_parameters_are_shown_where_methods_differ_in_them():
 def test_markdown_has_a_cell_for_each_text():
     lines = markdown({"method": ["a", "b"], "prior": ["1", "2"]}).splitlines()
     assert lines == ["| method | prior |", "| --- | ---: |", "| a | 1 |", "| b | 2 |"]
+    assert markdown({"method": ["a|b"]}).endswith("| a\\|b |\n")
 
 
 def test_values_have_the_ends_of_intervals():
