@@ -37,13 +37,14 @@ def report_chains(folder: Path, *, reference: str, only: str | None, console: Co
     records = read_chains(folder)
     if not records:
         return False
-    wanted = wanted_names({record.name for record in records}, only)
+    names = {record.name for record in records}
+    wanted = wanted_names(names, only)
     records = [record for record in records if record.name in wanted]
     rows, tasks = compare_chains(records, reference), records[0].tasks
     columns = _columns(rows)
     title = f"{' > '.join(tasks)}: scores and differences to {reference} in %, with 95 % CI"
     print_table(console, title, columns)
-    notes = notes_on(folder, wanted, reference)
+    notes = notes_on(folder, names, wanted, reference)
     if single := sorted(path.parent for path in folder.rglob(FILE)):
         notes.append(f"Beside the chains, in no table: {len(single)} other runs, such as {single[0]}.")
     for note in notes:
@@ -66,6 +67,8 @@ def _columns(rows: Sequence[ChainRow]) -> dict[str, list[str]]:
     columns["seeds"] = [str(row.n) for row in rows]
     for name, head in HEADS.items():
         columns[head] = [f"{100 * row.scores[name].mean:.1f}" for row in rows]
+    if any(gain.n != row.n for row in rows for gain in row.gains.values()):
+        columns["pairs"] = [str(row.gains["final"].n if row.gains else "-") for row in rows]
     for name, head in GAINS.items():
         columns[head] = [str(row.gains.get(name, "-")) for row in rows]
     columns["compute units"] = [f"{row.compute_units:,.0f}" for row in rows]
@@ -82,5 +85,7 @@ def _flat(row: ChainRow) -> dict[str, Value]:
     for kind, intervals in (("", row.scores), ("_gain", row.gains)):
         for name in HEADS:
             interval: Interval | None = intervals.get(name)
-            values |= {f"{name}{kind}_{end}": getattr(interval, end, None) for end in ("mean", "low", "high")}
+            values |= {
+                f"{name}{kind}_{end}": getattr(interval, end, None) for end in ("mean", "low", "high", "n")
+            }
     return values | {"compute_units": row.compute_units, "seconds": row.seconds}

@@ -28,6 +28,7 @@ from lightning_mixcd.report.style import short
 __all__ = ["explain", "main"]
 
 COLUMN = "influence"
+OURS = ("queries", "side", "rank", "score")  # columns of the table
 NOTES = (
     "A supporting pretrain sample lowered the loss of the finetuned model on what was asked, an opposing one "
     "raised it. Taking a sample out of N in pretraining changes the mean loss by about -score / N.",
@@ -55,7 +56,8 @@ def explain(config: DictConfig, output: Path) -> list[Explanation]:
     run = load_run(Path(config.run))
     for module in (run.base, run.finetuned):
         module.to(config.device)
-    samples = choose_queries(run, config.queries, config.index, batch_size=config.batch_size)
+    index = [config.index] if isinstance(config.index, int) else config.index
+    samples = choose_queries(run, config.queries, index, batch_size=config.batch_size)
     task, words, _ = KINDS[config.queries]
     solver = make(config.solver) if config.get("solver") else None
     stages = RunStages(run, alpha=config.alpha, solver=solver, batch_size=config.batch_size)
@@ -86,7 +88,7 @@ def _pool_sample(run: FinishedRun, ledger: Ledger, index: int, score: float) -> 
     facts: dict[str, Value] = {"score": score}
     for name in ledger.columns:
         if name not in {"correct", "loss"} and ledger.column(name).ndim == 1:
-            facts[name] = ledger.column(name)[index].item()
+            facts[f"ledger's {name}" if name in OURS else name] = ledger.column(name)[index].item()
     facts |= {"base model": _verdict(ledger.correct[index]), "base loss": ledger.loss[index].item()}
     return Sample(index, facts, shown(run.train["prior"], index))
 

@@ -34,6 +34,7 @@ def columns(rows: Sequence[Row]) -> dict[str, list[str]]:
         "trained": _varying([row.trainable_parameters for row in rows], ",.0f"),
         "active": _varying([row.active_parameters for row in rows], ",.0f"),
         "damaged": [_percent(row.damaged_share) for row in rows],
+        "pairs": _pairs(rows),
         "prior gain": [str(row.prior_gain or "-") for row in rows],
         "new gain": [str(row.new_gain or "-") for row in rows],
         "gap closed": [_written(row.gap_closed, ".0f", 100) for row in rows],
@@ -53,7 +54,9 @@ def markdown(texts: Mapping[str, Sequence[str]]) -> str:
         The table.
     """
     lines = [[*texts], ["---", *["---:"] * (len(texts) - 1)], *zip(*texts.values(), strict=True)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    # A bar in a name would begin a cell of its own.
+    escaped = [[text.replace("|", r"\|") for text in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def values(row: Row) -> dict[str, Value]:
@@ -63,15 +66,21 @@ def values(row: Row) -> dict[str, Value]:
         row: The method.
 
     Returns:
-        Values by name, intervals as three of them.
+        Values by name, intervals as four of them.
     """
     found: dict[str, Value] = {"name": row.name, **row.setting._asdict()}
     for name, value in vars(row).items():
         if name in INTERVALS:
-            found |= {f"{name}_{end}": getattr(value, end, None) for end in ("mean", "low", "high")}
+            found |= {f"{name}_{end}": getattr(value, end, None) for end in ("mean", "low", "high", "n")}
         elif name not in {"name", "setting"}:
             found[name] = value
     return found
+
+
+# Seeds shared with the reference, where a method has others too.
+def _pairs(rows: Sequence[Row]) -> list[str]:
+    fewer = any(row.prior_gain.n < row.n for row in rows if row.prior_gain)
+    return [f"{row.prior_gain.n}" if fewer and row.prior_gain else "-" for row in rows]
 
 
 def _percent(value: float | None) -> str:

@@ -144,6 +144,9 @@ def _draw(picture: Picture, axes: Axes, sweep: Sweep, group: Group, points: Sequ
     (line,) = axes.plot(
         steps, mean, color=style.color, ls=style.dash, lw=1.2, marker=style.marker, markersize=3
     )
-    texts = [f"{label}, step {point.step:.0f}: {percent(*vars(point.value).values())}" for point in points]
+    texts = [
+        f"{label}, step {point.step:.0f}: {percent(point.value.mean, point.value.low, point.value.high)}"
+        for point in points
+    ]
     picture.mark(band, group[0])
     picture.mark(line, group[0], *texts)

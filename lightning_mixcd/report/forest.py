@@ -104,7 +104,7 @@ def cost(sweep: Sweep) -> Picture | None:
 
 
 def _units(row: Row) -> Interval:
-    return Interval(row.compute_units, row.compute_units, row.compute_units)
+    return Interval(row.compute_units, row.compute_units, row.compute_units, row.n)
 
 
 def _forest(sweep: Sweep, name: str, title: str, caption: str, columns: Sequence[Column]) -> Picture | None:
@@ -147,7 +147,7 @@ def _table_row(row: Row, columns: Sequence[Column]) -> dict[str, Value]:
     found: dict[str, Value] = {"method": row.name, "setting": str(row.setting), "seeds": row.n}
     for column in columns:
         interval = column.value(row)
-        ends = {"": "mean", "_low": "low", "_high": "high"}
+        ends = {"": "mean", "_low": "low", "_high": "high", "_n": "n"}
         found |= {f"{column.name}{end}": getattr(interval, of, None) for end, of in ends.items()}
     return found
 
@@ -174,7 +174,9 @@ def _column(picture: Picture, axes: Axes, sweep: Sweep, shown: Sequence[Row], co
         picture.mark(bar, row.name, place=place)
         ends = "" if low == high else f" [{low:.3g}, {high:.3g}]"
         label = sweep.label((row.name, row.setting))
-        picture.mark(dot, row.name, f"{label}: {column.label} {mean:.4g}{ends}, {row.n} seeds", place=place)
+        picture.mark(
+            dot, row.name, f"{label}: {column.label} {mean:.4g}{ends}, {interval.n} seeds", place=place
+        )
     axes.axvline(column.mark, color="#000000", lw=0.8)
     axes.set_xlim(left, right)
     axes.set_ylim(len(shown) - 0.5, -0.5)

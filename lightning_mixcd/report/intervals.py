@@ -21,6 +21,7 @@ class Interval:
         mean: The mean; infinite if all that is known of it is that it lies above or below the other end.
         low: Lower end.
         high: Upper end; equal to the mean if there is one value only.
+        n: Number of seeds that it is over.
 
     Example:
         >>> print(Interval(0.1, 0.05, math.inf), Interval(math.inf, 0.05, math.inf), sep=", ")
@@ -30,6 +31,7 @@ class Interval:
     mean: float
     low: float
     high: float
+    n: int = 1
 
     def __str__(self) -> str:
         return self.written("+.1f", scale=100)
@@ -65,9 +67,9 @@ def t_interval(values: Values) -> Interval:
     """
     mean = float(np.mean(values))
     if len(values) == 1 or np.ptp(values) < 1e-12:
-        return Interval(mean, mean, mean)
+        return Interval(mean, mean, mean, len(values))
     low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values))
-    return Interval(mean, float(low), float(high))
+    return Interval(mean, float(low), float(high), len(values))
 
 
 def fieller(numerators: Values, denominators: Values) -> Interval | None:
@@ -96,4 +98,4 @@ def fieller(numerators: Values, denominators: Values) -> Interval | None:
     # The ends solve (a - x b)^2 = t^2 var(a - x b), a quadratic equation in x.
     half = np.sqrt(max((a * b - ab) ** 2 - (b * b - bb) * (a * a - aa), 0.0))
     low, high = (a * b - ab - half) / (b * b - bb), (a * b - ab + half) / (b * b - bb)
-    return Interval(a / b, float(low), float(high))
+    return Interval(a / b, float(low), float(high), n)

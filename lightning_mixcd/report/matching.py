@@ -44,9 +44,11 @@ def matched_gain(curve: Sequence[Runs], reference: Runs) -> Interval | None:
         are beyond the curve's end. None for fewer than two settings, without a common seed, or if both ends
         are open.
     """
-    if len(curve) < 2 or (means := _drawn_means([*curve, reference])) is None:
+    seeds = _common_seeds([*curve, reference])
+    if len(curve) < 2 or not seeds:
         return None
-    return _interval(*_gains(means[:, :-1], means[:, -1]))
+    means = _drawn_means([*curve, reference], seeds)
+    return _interval(*_gains(means[:, :-1], means[:, -1]), len(seeds))
 
 
 def matched_share(curve: Sequence[Runs], best: Sequence[Runs], reference: Runs) -> Interval | None:
@@ -61,26 +63,30 @@ def matched_share(curve: Sequence[Runs], best: Sequence[Runs], reference: Runs) 
         The ratio of the gains, over the seeds that all have; None where either is None or open, or where the
         other's gain may be nothing.
     """
-    if min(len(curve), len(best)) < 2 or (means := _drawn_means([*curve, *best, reference])) is None:
+    seeds = _common_seeds([*curve, *best, reference])
+    if min(len(curve), len(best)) < 2 or not seeds:
         return None
+    means = _drawn_means([*curve, *best, reference], seeds)
     low, high = _gains(means[:, : len(curve)], means[:, -1])
     below, above = _gains(means[:, len(curve) : -1], means[:, -1])
-    whole = _interval(below, above)
+    whole = _interval(below, above, len(seeds))
     if whole is None or whole.low <= 0 or np.isinf(whole.high):
         return None
     known = below == above
     share = _interval(
         np.divide(low, below, out=np.full_like(low, -np.inf), where=known),
         np.divide(high, below, out=np.full_like(low, np.inf), where=known),
+        len(seeds),
     )
     return share if share is not None and np.isfinite([share.low, share.high]).all() else None
 
 
-# The means over the seeds that all have, (new, prior) of each mapping, then draws of them, `(D, S, 2)`.
-def _drawn_means(runs: Sequence[Runs]) -> Floats | None:
-    seeds = sorted(set(runs[0]).intersection(*runs[1:]))
-    if not seeds:
-        return None
+def _common_seeds(runs: Sequence[Runs]) -> list[int]:
+    return sorted(set(runs[0]).intersection(*runs[1:]))
+
+
+# The means over some seeds, (new, prior) of each mapping, then draws of them, `(D, S, 2)`.
+def _drawn_means(runs: Sequence[Runs], seeds: Sequence[int]) -> Floats:
     pairs = [[(of[seed].new_accuracy, of[seed].prior_accuracy) for of in runs] for seed in seeds]
     values = np.array(pairs).reshape(len(seeds), -1)
     means = drawn = values.mean(axis=0)
@@ -102,9 +108,11 @@ def _gains(points: Floats, aim: Floats) -> tuple[Floats, Floats]:
 
 
 # Of the least and the most in each draw, after the estimate.
-def _interval(low: Floats, high: Floats) -> Interval | None:
-    ends = [
+def _interval(low: Floats, high: Floats, n: int) -> Interval | None:
+    lower, upper = (
         float(np.quantile(values[1:], q, method="inverted_cdf"))
         for values, q in ((low, 0.025), (high, 0.975))
-    ]
-    return Interval(float(low[0] + high[0]) / 2, *ends) if np.isfinite(ends).any() else None
+    )
+    if not np.isfinite([lower, upper]).any():
+        return None
+    return Interval(float(low[0] + high[0]) / 2, lower, upper, n)

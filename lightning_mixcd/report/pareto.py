@@ -17,6 +17,7 @@ from lightning_mixcd.report.tables import ORACLE
 __all__ = ["pareto"]
 
 Floats = npt.NDArray[np.float64]
+OVERSHOT = 0.02  # a budget's last step is made whole
 ACCURACIES = {"new": "new_accuracy", "prior": "prior_accuracy"}
 
 
@@ -118,7 +119,7 @@ def _spent(sweep: Sweep) -> str:
     # An oracle's looks are free.
     rows = [row for row in sweep.rows if not row.name.startswith(ORACLE)] or sweep.rows
     steps, units = [row.steps for row in rows], [row.compute_units for row in rows]
-    if all(row.exhausted for row in rows):
+    if all(row.exhausted for row in rows) and max(units) <= (1 + OVERSHOT) * min(units):
         return (
             f"All runs ended at equal compute, {np.mean(units):,.0f} units; those of oracles look for free."
         )

@@ -1,5 +1,6 @@
 """All runs below a folder, read once for every figure."""
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,12 +125,22 @@ def read_sweep(folder: Path, *, reference: str = "uniform", only: str | None = N
         The runs.
 
     Raises:
-        ValueError: If there is none, their records cannot be read or compared, or `only` names others.
+        ValueError: If there is none with accuracies, their records cannot be read or compared, or `only`
+            names others.
     """
     records = read_records(folder)
-    wanted = wanted_names({record.name for record in records.values()}, only)
+    names = {record.name for record in records.values()}
+    wanted = wanted_names(names, only)
     records = {path: record for path, record in records.items() if record.name in wanted}
-    notes = notes_on(folder, wanted, reference)
+    notes = notes_on(folder, names, wanted, reference)
+    for run in [run for run, record in records.items() if not _is_measured(record)]:
+        notes.append(f"Its accuracies are not all numbers, and it is in no table or figure: {run}")
+        del records[run]
+    if not records:
+        raise ValueError(
+            f"Runs must have measured both tasks, but below {folder} none has accuracies that are numbers. "
+            "See what `val/prior/accuracy` and `val/new/accuracy` are in their logs."
+        )
     logs: dict[Path, Logged] = {}
     for run in records:
         try:
@@ -138,6 +149,10 @@ def read_sweep(folder: Path, *, reference: str = "uniform", only: str | None = N
             logs[run] = {}
             notes.append(f"In no curve: {error}")
     return Sweep(records, logs, reference, notes)
+
+
+def _is_measured(record: Record) -> bool:
+    return math.isfinite(record.prior_accuracy) and math.isfinite(record.new_accuracy)
 
 
 def wanted_names(there: Set[str], only: str | None) -> Set[str]:
@@ -162,12 +177,13 @@ def wanted_names(there: Set[str], only: str | None) -> Set[str]:
     return wanted
 
 
-def notes_on(folder: Path, there: Set[str], reference: str) -> list[str]:
+def notes_on(folder: Path, there: Set[str], wanted: Set[str], reference: str) -> list[str]:
     """Say what a reader has to know of the runs below a folder.
 
     Args:
         folder: The folder.
-        there: Names of the methods shown.
+        there: Names of all methods.
+        wanted: Names of the methods shown.
         reference: Name of the method to compare with.
 
     Returns:
@@ -178,4 +194,6 @@ def notes_on(folder: Path, there: Set[str], reference: str) -> list[str]:
     ]
     if reference not in there:
         notes.append(f"No run is of {reference}, so that there are no gains. Choose another --reference.")
+    elif reference not in wanted:
+        notes.append(f"--only leaves out {reference}, so that there are no gains. Name it there too.")
     return notes

@@ -158,7 +158,7 @@ def _ratio(gains: Mapping[int, float], of: Mapping[int, float]) -> Interval | No
 
 def _slowdown(runs: Runs, plain: Runs) -> Interval | None:
     logs = _interval([math.log(a.seconds / b.seconds) for a, b in _pairs(runs, plain)])
-    return logs and Interval(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high))
+    return logs and Interval(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), logs.n)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

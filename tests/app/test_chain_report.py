@@ -58,6 +58,13 @@ def test_settings_are_told_apart_where_they_differ(sweep, monkeypatch):
     assert [row["setting"] for row in shown] == ["mix ratio 0.25", "mix ratio 1", "mix ratio 0.25"]
 
 
+def test_pairs_are_counted_where_a_method_has_more_seeds(sweep, monkeypatch):
+    assert all("pairs" not in line for line in run(sweep, monkeypatch)[1])
+    write(sweep, "mixcd", 3, 0.8)
+    _, shown = run(sweep, monkeypatch)
+    assert [(row["seeds"], row["pairs"]) for row in shown] == [("4", "3"), ("3", "-")]
+
+
 def test_other_reference(sweep, monkeypatch):
     _, shown = run(sweep, monkeypatch, "--reference", "mixcd")
     assert [row["final gain"] for row in shown] == ["-", "-5.0"]

@@ -21,6 +21,7 @@ from lightning_mixcd.app.finished_run import load_run
 from lightning_mixcd.app.influence import explain, main
 from lightning_mixcd.errors import CaptureError, LedgerError
 from lightning_mixcd.ledger import Ledger
+from lightning_mixcd.report.explained import table
 from lightning_mixcd.tasks import Pairing, TensorDataModule
 from tests.app.composing import composed
 from tests.toys import QUIET
@@ -145,6 +146,22 @@ def test_queries_are_the_worst_first_and_together_count_by_their_mean(run):
     assert losses == sorted(losses, reverse=True)
     each = [np.load(output / f"scores_{query.index}.npy") for query in alone]
     np.testing.assert_allclose(np.load(output / "scores.npy"), np.mean(each, axis=0), rtol=1e-3, atol=1e-4)
+
+
+def test_columns_of_the_ledger_do_not_hide_ours(copied, monkeypatch):
+    ledger = Ledger.open(load_run(copied).ledger)
+    own = ledger.with_columns(score=np.full(600, 7.0), rank=np.full(600, 9))
+    monkeypatch.setattr(Ledger, "open", lambda *_, **__: own)
+    _, found = explained(copied, "queries=new", "index=0", "solver=exact", "top=1")
+    scores = np.load(copied / "influence" / "scores.npy")
+    rows = table(found)
+    assert [row["score"] for row in rows] == [scores.min(), scores.max()]
+    assert [(row["rank"], row["ledger's rank"], row["ledger's score"]) for row in rows] == [(1, 9, 7.0)] * 2
+
+
+def test_one_position_needs_no_list(run):
+    _, found = explained(run, "queries=new", "index=0", "solver=exact")
+    assert [query.index for part in found for query in part.queries] == [0]
 
 
 def test_interrupted_scoring_goes_on(run, monkeypatch):

@@ -14,6 +14,13 @@ def test_columns_that_say_nothing_are_left_out():
     assert texts["steps"] == ["30", "30*"]
 
 
+def test_pairs_are_counted_where_a_method_has_seeds_that_the_reference_has_not():
+    rows = [record(seed=seed) for seed in range(2)] + [record("mixcd", seed, 0.85) for seed in range(3)]
+    texts = columns(compare(rows))
+    assert (texts["seeds"], texts["pairs"]) == (["2", "3"], ["2", "2"])
+    assert "pairs" not in columns(compare(rows[:-1]))
+
+
 def test_parameters_are_shown_where_methods_differ_in_them():
     def counts(trained, active):
         return {"trainable_parameters": trained, "active_parameters": active}
@@ -31,6 +38,7 @@ def test_parameters_are_shown_where_methods_differ_in_them():
 def test_markdown_has_a_cell_for_each_text():
     lines = markdown({"method": ["a", "b"], "prior": ["1", "2"]}).splitlines()
     assert lines == ["| method | prior |", "| --- | ---: |", "| a | 1 |", "| b | 2 |"]
+    assert markdown({"method": ["a|b"]}).endswith("| a\\|b |\n")
 
 
 def test_values_have_the_ends_of_intervals():

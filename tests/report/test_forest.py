@@ -21,6 +21,21 @@ def test_figure_has_the_values_of_the_table(tmp_path, draw, name, of):
     assert shown == expected
 
 
+def test_every_interval_says_how_many_seeds_it_is_over(tmp_path):
+    write_sweep(tmp_path)
+    write_run(tmp_path / "more", record("mixcd", seed=3))
+    (tmp_path / "run0-0" / "result.json").unlink()  # of plain finetuning
+    sweep = read_sweep(tmp_path)
+    pictures = {name: draw(sweep) for name, draw in {"gains": gains, "gap": gap, "cost": cost}.items()}
+    of_gains, of_gap, of_cost = (
+        next(row for row in picture.rows if row["method"] == "mixcd") for picture in pictures.values()
+    )
+    assert (of_gains["seeds"], of_gains["prior_gain_n"], of_gap["gap_closed_n"]) == (4, 3, 3)
+    assert (of_cost["compute_units_n"], of_cost["time_n"]) == (4, 2)
+    said = [text for mark in pictures["cost"].marks.values() if mark.method == "mixcd" for text in mark.texts]
+    assert [text.rpartition(", ")[2] for text in said] == ["4 seeds", "2 seeds"]
+
+
 def test_best_method_is_on_top(tmp_path):
     rows = gains(read_sweep(write_sweep(tmp_path))).rows
     assert [row["method"] for row in rows] == ["oracle", "mixcd", "uniform", "none"]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from lightning_mixcd.report.intervals import t_interval
@@ -22,7 +24,8 @@ def test_each_method_is_at_its_mean_with_its_interval(tmp_path):
     for row in picture.rows:
         runs = [found for found in sweep.records.values() if found.name == row["method"]]
         interval = t_interval([run.prior_accuracy for run in runs])
-        assert (row["prior"], row["prior_low"], row["prior_high"]) == tuple(vars(interval).values())
+        ends = (interval.mean, interval.low, interval.high)
+        assert (row["prior"], row["prior_low"], row["prior_high"]) == ends
         ((point,),) = drawn(picture, row["method"]) if row["method"] != "none" else (((None,)),)
         assert point is None or point == pytest.approx([100 * row["new"], 100 * row["prior"]])
     assert "3 seeds" in picture.caption
@@ -62,3 +65,11 @@ def test_caption_says_equal_compute_though_oracles_look_for_free(tmp_path):
     write_run(tmp_path / "a", record("uniform", exhausted=True))
     write_run(tmp_path / "b", record("oracle", steps=50))
     assert "All runs ended at equal compute, 1,000 units" in pareto(read_sweep(tmp_path)).caption
+
+
+@pytest.mark.parametrize(("more", "said"), [(10, "All runs ended at equal compute"), (600, "Runs differ")])
+def test_budgets_that_differ_are_not_called_equal(tmp_path, more, said):
+    write_run(tmp_path / "a", record("uniform", exhausted=True))
+    larger = replace(record("mixcd", exhausted=True, steps=40), compute_units=1000 + more)
+    write_run(tmp_path / "b", larger)
+    assert said in pareto(read_sweep(tmp_path)).caption

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from lightning_mixcd.report.records import METRICS
@@ -29,6 +31,18 @@ def test_runs_that_are_no_finetuning_are_not_incomplete(tmp_path, name):
     assert read_sweep(tmp_path).notes == []
 
 
+def test_run_without_a_number_as_accuracy_is_noted_and_nowhere_else(tmp_path):
+    record("uniform", 0, new=math.nan).write(tmp_path / "a")
+    with pytest.raises(ValueError, match="none has accuracies that are numbers"):
+        read_sweep(tmp_path)
+    record("uniform", 1).write(tmp_path / "b")
+    sweep = read_sweep(tmp_path)
+    assert sweep.notes == [
+        f"Its accuracies are not all numbers, and it is in no table or figure: {tmp_path / 'a'}"
+    ]
+    assert [*sweep.records] == [*sweep.logs] == [tmp_path / "b"]
+
+
 @pytest.mark.parametrize("text", ["val\n0.1\n", "step,val\n9,high\n", 'step,val\n9,"0.', "\udcff"])
 def test_damaged_log_is_noted_and_its_run_is_in_the_table_only(tmp_path, text):
     write_sweep(tmp_path)
@@ -41,9 +55,11 @@ def test_damaged_log_is_noted_and_its_run_is_in_the_table_only(tmp_path, text):
     assert {row.n for row in sweep.rows} == {3}
 
 
-def test_reference_that_is_not_there_is_noted(tmp_path):
+def test_reference_that_is_not_there_or_left_out_is_noted(tmp_path):
     sweep = read_sweep(write_sweep(tmp_path), reference="mir")
     assert "No run is of mir" in sweep.notes[0]
+    sweep = read_sweep(tmp_path, only="none,mixcd")
+    assert "--only leaves out uniform, so that there are no gains" in sweep.notes[0]
 
 
 def test_names_say_what_varies(tmp_path):
