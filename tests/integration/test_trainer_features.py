@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from lightning_mixcd import MixCD, Pool, RehearsalCallback, RehearsalDataModule, Uniform
 from tests.toys import (
@@ -162,6 +162,19 @@ def test_loader_without_a_length():
     module, _, _ = fit(loader=DataLoader(Stream(), 8), max_epochs=2)
     assert finetuned(module) == [[*range(s, s + 8)] for s in range(0, 40, 8)] * 2
     assert [len(step) for step in rehearsed(module)] == [4] * 10
+
+
+@pytest.mark.filterwarnings("ignore:train_dataloader yielded None:UserWarning")  # the case itself
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_batches_that_are_none_are_left_out(accumulate):
+    def collate(samples):
+        return None if int(samples[0][0][-1]) in (0, 16) else default_collate(samples)
+
+    loader = DataLoader(finetune(), 8, collate_fn=collate)
+    module, strategy, run = fit(loader=loader, lag=1, max_epochs=2, accumulate_grad_batches=accumulate)
+    assert [len(step) for step in rehearsed(module)] == [4] * 6
+    assert float(strategy.estimator.seen.sum()) == pytest.approx(24, rel=0.05)
+    assert run.callbacks[0].compute_units == 3 * 6 * 12
 
 
 def test_closure_that_is_called_several_times_a_step():
