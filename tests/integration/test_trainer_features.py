@@ -177,6 +177,15 @@ def test_batches_that_are_none_are_left_out(accumulate):
     assert run.callbacks[0].compute_units == 3 * 6 * 12
 
 
+def test_first_batch_may_be_empty():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield from ([part[start:stop] for part in finetune().tensors] for start, stop in ((0, 0), (0, 8)))
+
+    module, _, _ = fit(loader=DataLoader(Stream(), batch_size=None))
+    assert [len(step) for step in rehearsed(module)] == [0, 4]
+
+
 def test_closure_that_is_called_several_times_a_step():
     class Lbfgs(Toy):
         def configure_optimizers(self):
