@@ -161,7 +161,7 @@ class RehearsalCallback(Callback):
         session = self._session
         if session is None or not session.begun:
             return
-        rows = session.observe(outputs, batch, rows=n_rows(batch))
+        rows = session.observe(outputs, batch, rows=0 if batch is None else n_rows(batch))
         self._count(session, pl_module, rows)
         self._end_if_exhausted(trainer, session)
         if _logs_now(trainer, pl_module, session):

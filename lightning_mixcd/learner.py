@@ -176,8 +176,8 @@ class Learner:
         pending = state["pending"]
         mine = [pending[rank]] if len(pending) == size else pending if rank == 0 else []
         self._pending = [self._restored(rows) for rows in mine if rows]
-        if rank == 0:
-            self._damaged, self._rows = state["learnt"].to(self.device)[0], int(state["learnt"][1])
+        learnt = state["learnt"] * (rank == 0)
+        self._damaged, self._rows = learnt[0].to(self.device), int(learnt[1])
 
 
 # Tickets of a restored run begin on the host, also where those of its new batches do not.

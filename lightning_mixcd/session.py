@@ -159,8 +159,9 @@ class Session:
         self.readout.forget()
         if self._separate is not None:
             self._separate.forget()
-        # The learning rate finder trains before `on_fit_start`.
-        taken = self._supply.take(batch, self.step) if self.begun and self.strategy.rehearses else None
+        # The learning rate finder trains before `on_fit_start`; Lightning leaves out batches that are None.
+        rehearses = self.begun and self.strategy.rehearses and batch is not None
+        taken = self._supply.take(batch, self.step) if rehearses else None
         if taken is None:
             return batch
         ticket, rows, key = taken

@@ -73,7 +73,8 @@ class Supply:
         rows = n_rows(finetune)
         if not self.stream.rows_per_draw:
             most = self._pace.ration.most(rows) * self._per_row
-            self.stream.begin(int(self._ranks.total(most)))
+            if per_draw := int(self._ranks.total(most)):  # the first batches may be empty
+                self.stream.begin(per_draw)
         n = self._pace.due(rows, step)
         if n == 0:
             return None

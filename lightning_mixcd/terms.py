@@ -185,6 +185,7 @@ class Terms:
             states: The states, of the same penalties.
             device: Where to bring them.
         """
+        self.apart = []
         for penalty, state in zip(self.penalties, states, strict=True):
             penalty.load_state_dict({name: values.to(device) for name, values in state.items()})
 

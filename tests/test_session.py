@@ -27,6 +27,8 @@ from lightning_mixcd import (
     UniformCorrect,
     record_ledger,
 )
+from lightning_mixcd.capture import Reading
+from lightning_mixcd.learner import Learner
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
 from lightning_mixcd.partitions import Single
 from lightning_mixcd.strategies import ScreenHighestLoss
@@ -224,6 +226,24 @@ def test_skipped_batch_is_not_learnt_from():
     strategy = MixCD(partition=Single(), estimator=estimator)
     fit(RehearsalCallback(strategy, pool=prompt_pool(), ledger=ledger(), mix_ratio=1), Skipping())
     assert float(estimator.seen) == 4 * 8
+
+
+@pytest.mark.parametrize(("rank", "share"), [(0, 0.25), (1, float("nan"))])
+def test_first_process_alone_goes_on_with_what_all_have_counted(rank, share):
+    learner = Learner(
+        Uniform(), device=torch.device("cpu"), total=torch.clone, everyones=lambda own: [own, own]
+    )
+
+    def lesson(right):
+        index = torch.arange(len(right))
+        learner.add({"index": index, "base_correct": index >= 0}, Reading(torch.tensor(right)))
+        learner.learn()
+
+    lesson([True, True, True, False])
+    state = learner.state_dict(together=True)
+    lesson([False, False])
+    learner.load_state_dict(state, rank=rank, size=2)
+    assert float(learner.damaged_share()) == pytest.approx(share, nan_ok=True)
 
 
 class Noting(MixCD):

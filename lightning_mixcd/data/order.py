@@ -45,6 +45,10 @@ class ResumableOrder(DistributedSampler[Any]):
         drop_last: Whether the loader drops a short last batch.
         seed: Seed of all orders.
         shuffle: Whether to shuffle.
+
+    Attributes:
+        before: Batches that the trainer had finished before those that are counted here.
+        epochs_before: Epochs of earlier orders of the same `fit`, with more or fewer batches.
     """
 
     def __init__(
@@ -63,21 +67,33 @@ class ResumableOrder(DistributedSampler[Any]):
         whole, rest = divmod(len(self), batch_size)
         self._n_batches = whole + (rest > 0 and not drop_last)
         # A trainer that fits a second time goes on counting.
-        self._before = 0 if trainer.ckpt_path is not None else self._finished()
+        self.before = 0 if trainer.ckpt_path is not None else self._finished()
+        self.epochs_before = 0
+        used = getattr(trainer.train_dataloader, "sampler", None)
+        if isinstance(used, ResumableOrder):  # the trainer reloads its loader
+            alike = used.batches_per_epoch() == self.batches_per_epoch()
+            self.before = used.before if alike else self._finished()
+            self.epochs_before = used.epochs_before if alike else used.begun()
 
     def _finished(self) -> int:
         progress: Any = self._trainer.fit_loop.epoch_loop.batch_progress
         return int(progress.total.processed)
 
-    # Not `trainer.num_training_batches`: workers ask for their first samples before it is known.
-    def _batches_per_epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
+        """Return how many batches the trainer will take of each epoch."""
+        # Not `trainer.num_training_batches`: workers ask for their first samples before it is known.
         limit = self._trainer.limit_train_batches
         limited = min(self._n_batches, limit) if isinstance(limit, int) else int(self._n_batches * limit)
         return max(limited, 1)
 
+    def begun(self) -> int:
+        """Return how many epochs were begun so far."""
+        return self.epochs_before - (self.before - self._finished()) // self.batches_per_epoch()
+
     @override
     def __iter__(self) -> Iterator[Any]:
-        epoch, batches = divmod(self._finished() - self._before, self._batches_per_epoch())
+        epoch, batches = divmod(self._finished() - self.before, self.batches_per_epoch())
+        epoch += self.epochs_before
         self.set_epoch(stream_key(self._run_seed, epoch) >> 1)
         size = len(self.dataset)  # type: ignore[arg-type]
         for index in islice(super().__iter__(), batches * self._batch_size, None):

@@ -267,7 +267,7 @@ class PoolStream:
         return iter(loader)
 
     def close(self) -> None:
-        """Let the loader's workers go; no rows can be taken afterwards, the state can be read."""
+        """Let the loader's workers go; the state can be read, rows can be taken after it was loaded."""
         self._batches = None
         if self._reader is not None:
             self._reader.close()
@@ -300,7 +300,7 @@ class PoolStream:
         return self._readings.get(self._start) or self._reader.state_dict()
 
     def load_state_dict(self, state: dict[str, Any], places: Tensor) -> None:
-        """Go on where streams stood when their states were taken; before the first `take`.
+        """Go on where streams stood when their states were taken, whatever was taken from this one since.
 
         With another number of processes the draws stay as they were and are shared out anew; what is left of
         a draw that was begun is dropped.
@@ -309,9 +309,11 @@ class PoolStream:
             state: The state.
             places: The `place` of each rank, or of the first alone where no other is known, `(W, ...)`.
         """
-        if not state["rows_per_draw"]:
-            return
-        self.begin(state["rows_per_draw"])
+        self.close()
+        self._rows, self._positions, self._tickets, self._readings = None, {}, {}, {}
+        self.rows_per_draw = 0
+        if state["rows_per_draw"]:
+            self.begin(state["rows_per_draw"])
         paces = zip(state["paces"].tolist(), state["paces"], state["signals"], strict=True)
         self._notes = [Note(ahead, HostCopy(p), HostCopy(signal)) for (ahead, _), p, signal in paces]
         same = state["world_size"] == self.world_size

@@ -87,6 +87,35 @@ def test_overfitting_takes_the_same_batches_every_epoch(shuffle):
     assert epochs(Ordered(shuffle=shuffle), overfit_batches=2) == [[*range(14)]] * 3
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_reloaded_loader_goes_on_with_the_next_epoch(every, tmp_path):
+    whole = epochs(Ordered(), 5)
+    assert epochs(Ordered(), 5, reload_dataloaders_every_n_epochs=every) == whole
+    for n_steps in (8, 12):  # in an epoch, and at its end
+        run = trainer(max_steps=n_steps, max_epochs=-1)
+        run.fit(Toy(), datamodule=Ordered())
+        run.save_checkpoint(tmp_path / "end.ckpt")
+        module = Toy()
+        run = trainer(max_steps=30, max_epochs=-1, reload_dataloaders_every_n_epochs=every)
+        run.fit(module, datamodule=Ordered(), ckpt_path=tmp_path / "end.ckpt")
+        assert flat(module.seen) == flat(whole)[n_steps // 6 * 40 + n_steps % 6 * 7 :]
+
+
+def test_reloaded_loader_of_more_samples_gives_each_once():
+    class Growing(Ordered):
+        def train_dataloader(self):
+            self.dataset = torch.utils.data.Subset(finetune(), range(10 + 10 * self.trainer.current_epoch))
+            return super().train_dataloader()
+
+    module = Toy()
+    trainer(max_epochs=3, reload_dataloaders_every_n_epochs=1).fit(module, datamodule=Growing())
+    assert [sorted(flat(steps)) for steps in (module.seen[:2], module.seen[2:5], module.seen[5:])] == [
+        [*range(10)],
+        [*range(20)],
+        [*range(30)],
+    ]
+
+
 def test_epochs_that_the_module_cuts_short_share_out_the_samples():
     class Short(Toy):
         def on_train_batch_start(self, batch, batch_idx):
@@ -168,7 +197,7 @@ def test_fetching_leaves_the_global_random_state_alone():
 
 def test_two_ranks_share_an_epoch():
     class Half:
-        ckpt_path, limit_train_batches = None, 1.0
+        ckpt_path, train_dataloader, limit_train_batches = None, None, 1.0
 
         def __init__(self, rank):
             self.distributed_sampler_kwargs = {"num_replicas": 2, "rank": rank}

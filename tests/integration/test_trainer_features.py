@@ -6,12 +6,14 @@ import torch
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     GradientAccumulationScheduler,
+    LearningRateFinder,
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
-from lightning_mixcd import MixCD, Pool, RehearsalCallback, RehearsalDataModule, Uniform
+from lightning_mixcd import MixCD, Pool, RehearsalCallback, RehearsalDataModule, Uniform, UniformCorrect
+from lightning_mixcd.penalties import AGEM
 from tests.toys import (
     Finetune,
     Listed,
@@ -162,6 +164,60 @@ def test_loader_without_a_length():
     module, _, _ = fit(loader=DataLoader(Stream(), 8), max_epochs=2)
     assert finetuned(module) == [[*range(s, s + 8)] for s in range(0, 40, 8)] * 2
     assert [len(step) for step in rehearsed(module)] == [4] * 10
+
+
+@pytest.mark.filterwarnings("ignore:train_dataloader yielded None:UserWarning")  # the case itself
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_batches_that_are_none_are_left_out(accumulate):
+    def collate(samples):
+        return None if int(samples[0][0][-1]) in (0, 16) else default_collate(samples)
+
+    loader = DataLoader(finetune(), 8, collate_fn=collate)
+    module, strategy, run = fit(loader=loader, lag=1, max_epochs=2, accumulate_grad_batches=accumulate)
+    assert [len(step) for step in rehearsed(module)] == [4] * 6
+    assert float(strategy.estimator.seen.sum()) == pytest.approx(24, rel=0.05)
+    assert run.callbacks[0].compute_units == 3 * 6 * 12
+
+
+def test_first_batch_may_be_empty():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield from ([part[start:stop] for part in finetune().tensors] for start, stop in ((0, 0), (0, 8)))
+
+    module, _, _ = fit(loader=DataLoader(Stream(), batch_size=None))
+    assert [len(step) for step in rehearsed(module)] == [0, 4]
+
+
+class FindsRate(LearningRateFinder):
+    """Tries learning rates at the start of an epoch, and forgets what the module saw meanwhile."""
+
+    def __init__(self, epoch):
+        super().__init__(num_training_steps=7, early_stop_threshold=None, update_attr=False)
+        self.epoch = epoch
+
+    def on_fit_start(self, trainer, pl_module):
+        """Too early here."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == self.epoch:
+            seen = [*pl_module.seen]
+            self.lr_find(trainer, pl_module)
+            assert len(pl_module.seen) > len(seen)
+            pl_module.seen = seen
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("penalties", [[], [AGEM()]])
+def test_run_goes_on_as_it_was_after_learning_rates_were_tried(epoch, penalties, tmp_path):
+    def run(*others):
+        module, strategy = Toy(), UniformCorrect() if penalties else MixCD()
+        callback = RehearsalCallback(strategy, pool=pool(), ledger=ledger(), penalties=penalties)
+        trainer(callback, *others, max_epochs=3, default_root_dir=tmp_path).fit(
+            module, DataLoader(finetune(), 8)
+        )
+        return module.seen, weights(module).tolist(), callback.compute_units
+
+    assert run(FindsRate(epoch)) == run()
 
 
 def test_closure_that_is_called_several_times_a_step():
