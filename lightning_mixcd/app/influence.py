@@ -51,8 +51,11 @@ def explain(config: DictConfig, output: Path) -> list[Explanation]:
     Raises:
         ValueError: If an option does not fit; see also `load_run`, `choose_queries`, `TwoStages`.
     """
-    if config.top < 1:
-        raise ValueError(f"`top` must be at least 1, got {config.top}. The default is 10.")
+    for name, least, default in (("top", 1, 10), ("each", 0, 3)):
+        if config[name] < least:
+            raise ValueError(
+                f"`{name}` must be at least {least}, got {config[name]}. The default is {default}."
+            )
     run = load_run(Path(config.run))
     for module in (run.base, run.finetuned):
         module.to(config.device)

@@ -239,6 +239,7 @@ def test_command_prints_a_table_and_says_where_the_rest_is(run, monkeypatch, cap
         (["solver=exact", "+solver.max_parameters=99"], r"`Exact` takes at most 99 parameters .* got 310"),
         (["alpha=0"], "`alpha` must be a positive number, got 0"),
         (["top=0"], "`top` must be at least 1, got 0"),
+        (["each=-1"], "`each` must be at least 0, got -1"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(run, overrides, message):
