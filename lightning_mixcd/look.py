@@ -17,8 +17,8 @@ from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.functional.joining import n_rows, take_rows
-from lightning_mixcd.probe import attached, cuda_states_kept, outputs_of, plain, quiet
 from lightning_mixcd.protocols import ModelLook, Seen, Weights
+from lightning_mixcd.traceless import attached, cuda_states_kept, outputs_of, plain, quiet
 
 __all__ = ["Look", "loss_of"]
 

@@ -1,8 +1,7 @@
-"""Looking at a model without leaving a trace."""
+"""What the current model makes of pool samples."""
 
-import copy
 from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,6 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics import Metric
 
 from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.pool import Pool
@@ -24,10 +22,11 @@ from lightning_mixcd.errors import CaptureError, check_kept, of_the_pool
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.functional.tolerance import right_now
+from lightning_mixcd.traceless import attached, cuda_states_kept, outputs_of, plain, quiet
 from lightning_mixcd.types import PoolRows
-from lightning_mixcd.wiring import call_step, rehearsal_step
+from lightning_mixcd.wiring import rehearsal_step
 
-__all__ = ["Probe", "outputs_of", "plain", "quiet"]
+__all__ = ["Probe"]
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
 
@@ -200,106 +199,3 @@ class Probe:
 
 def _nothing_known(_index: Tensor) -> Mapping[str, Tensor]:
     return {}
-
-
-def outputs_of(module: nn.Module, batch: Any, readout: Readout) -> object:  # noqa: ANN401 -- any structure
-    """Run a model on a batch as its training would.
-
-    Args:
-        module: A LightningModule, whose `training_step` is called, or a plain module.
-        batch: The batch, as `training_step` gets it; `PoolRows` go to a `rehearsal_step` if there is one.
-        readout: May say how to get outputs instead: `Readout(step=...)`.
-
-    Returns:
-        What was put out.
-    """
-    rows = plain(batch)
-    if readout.step is not None:
-        return readout.step(module, rows)
-    if isinstance(module, LightningModule):
-        own = rehearsal_step(module) if isinstance(batch, PoolRows) else None
-        return call_step(own or module.training_step, rows, 0)
-    return module(**rows) if hasattr(rows, "keys") else module(rows[0])
-
-
-def plain(batch: Any) -> Any:  # noqa: ANN401 -- any structure
-    """Return a batch as steps and readouts get it.
-
-    Args:
-        batch: A batch, or one marked as `PoolRows`.
-
-    Returns:
-        It without the mark.
-    """
-    return batch.batch if isinstance(batch, PoolRows) else batch
-
-
-@contextmanager
-def quiet(module: nn.Module) -> Iterator[None]:
-    """Put a module into eval mode without gradients, mute its log and spare its metrics, for a while.
-
-    Args:
-        module: The module.
-
-    Yields:
-        Nothing.
-    """
-    modes = [(m, m.training) for m in module.modules()]
-    muted = [m for m in module.modules() if isinstance(m, LightningModule)]
-    own_logs = [m.__dict__.get("log") for m in muted]
-    # What a training step counts must not count here; copies take the updates.
-    metrics = [
-        (parent, name, child)
-        for parent in list(module.modules())
-        for name, child in parent.named_children()
-        if isinstance(child, Metric)
-    ]
-    for parent, name, metric in metrics:
-        setattr(parent, name, copy.deepcopy(metric))
-    for loud in muted:
-        loud.__dict__["log"] = _mute
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for loud, own in zip(muted, own_logs, strict=True):
-            del loud.__dict__["log"]
-            if own is not None:
-                loud.__dict__["log"] = own
-        for parent, name, metric in metrics:
-            setattr(parent, name, metric)
-        for m, mode in modes:
-            m.training = mode
-
-
-def _mute(*args: object, **settings: object) -> None:
-    """Stand for `LightningModule.log`."""
-
-
-@contextmanager
-def attached(readout: Readout, module: nn.Module, *, with_features: bool = False) -> Iterator[None]:
-    """Let a readout listen to its submodules for a while.
-
-    Args:
-        readout: The readout.
-        module: The model.
-        with_features: Whether features will be asked for.
-
-    Yields:
-        Nothing.
-    """
-    listening = readout.attach(module, with_features=with_features)
-    try:
-        yield
-    finally:
-        listening.remove()
-
-
-def cuda_states_kept() -> AbstractContextManager[None]:
-    """Put the random states of all CUDA devices back afterwards.
-
-    Returns:
-        The context.
-    """
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))

@@ -15,7 +15,8 @@ MATHS = f"functional {LEAVES}"
 AXES = f"estimators metrics partitions schedules strategies {MATHS}"
 TRAINING = (
     "baseline callback capture data learner ledger ledger_callback ledger_source look pace penalties probe"
-    f" ranks reading record resume same_run separate session settings supply terms transfer wiring {AXES}"
+    " ranks reading record resume same_run separate session settings supply terms traceless transfer wiring"
+    f" {AXES}"
 )
 
 # What a module may import from the package besides its own unit. A unit is a file or folder directly under
@@ -41,11 +42,12 @@ MAY_IMPORT = {
     "penalties": f"ledger partitions.base {MATHS}",
     "pace": f"data schedules {MATHS}",
     "transfer": f"data wiring {MATHS}",
-    "look": f"capture data.seeded probe {MATHS}",
+    "traceless": f"capture wiring {LEAVES}",
+    "look": f"capture data.seeded traceless {MATHS}",
     "separate": f"capture look wiring {MATHS}",
     "scaling": LEAVES,
     "terms": f"capture data.host_copy ledger look penalties scaling separate wiring {MATHS}",
-    "probe": f"capture data.pool data.pool_fetch data.seeded data.streams wiring {MATHS}",
+    "probe": f"capture data.pool data.pool_fetch data.seeded data.streams traceless wiring {MATHS}",
     "kept": f"capture {MATHS}",
     "record": f"capture data.pool kept ledger probe {MATHS}",
     "ledger_callback": f"capture kept ledger wiring {MATHS}",
@@ -57,8 +59,8 @@ MAY_IMPORT = {
     "supply": f"baseline data learner ledger look pace ranks settings transfer {AXES}",
     "session": TRAINING,
     "weights": MATHS,
-    "adapters": f"data.seeded probe scaling transfer wiring {MATHS}",
-    "influence": f"capture data.pool data.seeded probe reading {MATHS}",
+    "adapters": f"data.seeded scaling traceless transfer wiring {MATHS}",
+    "influence": f"capture data.pool data.seeded reading traceless {MATHS}",
     "callback": TRAINING,
     "testing": f"estimators.base ledger partitions.base strategies._screening strategies.base {MATHS}",
     "report": MATHS,
@@ -74,9 +76,9 @@ STRANGERS = ("estimators", "partitions", "penalties", "schedules", "strategies")
 EVERYWHERE = f"numpy torch typing_extensions {PACKAGE}"
 ONLY_IN = {
     "lightning": "adapters app callback capture data.datamodule data.order influence.stage ledger_callback"
-    " ledger_source live probe ranks look resume same_run separate session tasks terms transfer weights"
-    " wiring",
-    "torchmetrics": "metrics probe tasks",
+    " ledger_source live probe ranks look resume same_run separate session tasks terms traceless transfer"
+    " weights wiring",
+    "torchmetrics": "metrics tasks traceless",
     "matplotlib": "live report",
     "jinja2": "report.rendering",
     "markupsafe": "report.rendering",

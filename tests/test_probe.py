@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lightning_mixcd import CaptureError, MixCD, Oracle, Pool, PoolError, RehearsalCallback, record_ledger
 from lightning_mixcd.capture import Readout
-from lightning_mixcd.probe import Probe, quiet
+from lightning_mixcd.probe import Probe
+from lightning_mixcd.traceless import quiet
 from tests.toys import Listed, Toy, base_state, finetune, ledger, network, plain_readings, pool, trainer
 
 

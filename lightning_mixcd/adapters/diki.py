@@ -19,7 +19,7 @@ from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.errors import check_number, check_whole
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.functional.sampling import stream_key
-from lightning_mixcd.probe import cuda_states_kept, quiet
+from lightning_mixcd.traceless import cuda_states_kept, quiet
 from lightning_mixcd.transfer import Transfer
 from lightning_mixcd.wiring import call_step
 

@@ -22,7 +22,7 @@ from lightning_mixcd.influence import (
     TwoStages,
 )
 from lightning_mixcd.influence.stage import Parameters
-from lightning_mixcd.probe import outputs_of
+from lightning_mixcd.traceless import outputs_of
 from lightning_mixcd.wiring import rehearsal_step
 
 __all__ = ["RunStages", "solver_for"]

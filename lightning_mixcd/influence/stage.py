@@ -19,8 +19,8 @@ from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.functional.joining import n_rows
-from lightning_mixcd.probe import attached, outputs_of, quiet
 from lightning_mixcd.reading import described
+from lightning_mixcd.traceless import attached, outputs_of, quiet
 
 __all__ = ["RowLosses", "Stage"]
 
