@@ -8,21 +8,25 @@ export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 run() { mixcd-train -m "experiment=full_$1" trainer.enable_progress_bar=false "${@:2}"; }
 
-# Pairing, compute units with those of the ledger's pass on top, steps between an oracle's looks at the whole pool.
-while read -r pairing units every; do
+# Pairing, compute units with those of the ledger's pass on top, samples of a part of the pool, steps between an oracle's
+# looks.
+while read -r pairing units part every; do
   run "$pairing" method=none,uniform,uniform_correct,mixcd,mixcd_shuffled,head_probe,probe_matching
   run "$pairing" method=screen_highest_loss,gradient_matching,mir
   run "$pairing" method=oracle_75,oracle,oracle_pure "+strategy.every_n_steps=$every"
   # As if the ledger were there already.
   run "$pairing" method=mixcd,head_probe,probe_matching "max_compute_units=$units" \
     "name=\${hydra:runtime.choices.strategy}_free"
+  # A part of the pool, with a ledger of that alone.
+  run "$pairing" method=uniform,mixcd,head_probe,probe_matching "pool_size=$part" \
+    "name=\${hydra:runtime.choices.strategy}_part"
   # The curve of uniform rehearsal.
   run "$pairing" method=uniform rehearsal_weight=3,8
 done << PAIRINGS
-intents 14800 20
-topics 17700 20
-sentiment 7680 20
-nli2 14800 40
+intents 14800 1000 20
+topics 17700 1000 20
+sentiment 7680 500 20
+nli2 14800 1000 40
 PAIRINGS
 
 # Fewer and more rehearsed rows, and other weights.

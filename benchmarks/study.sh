@@ -36,6 +36,8 @@ while read -r data model units options; do
   run "$data" "$model" "${options[@]}" "seed=range(10)" method=uniform rehearsal_weight=0.5,3,8
   # As if the ledger were there already.
   named "$data" "$model" _free "${options[@]}" "seed=range(10)" method=mixcd,head_probe,probe_matching "max_compute_units=$units"
+  # A part of the pool, with a ledger of that alone.
+  named "$data" "$model" _part "${options[@]}" "seed=range(10)" method=uniform,mixcd,head_probe,probe_matching pool_size=4000
   # Fewer and more rehearsed rows.
   run "$data" "$model" "${options[@]}" "seed=range(10)" mix_ratio=0.015625,0.25
   # Other methods' weights.

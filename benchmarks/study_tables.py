@@ -25,11 +25,12 @@ PAIRINGS = (
     *("digits", "intents", "topics", "sentiment", "fashion", "rotated", "usps", "nli2"),
     *("intents_text", "topics_text", "sentiment_text", "nli2_text", "spans"),
 )
-# In the order of the tables; the ledger of `_free` was not charged.
+# In the order of the tables; the ledger of `_free` was not charged, `_part` rehearsed a part of the pool.
 METHODS = (
-    *("none", "uniform", "uniform_correct", "mixcd_shuffled", "mixcd", "mixcd_free", "head_probe"),
-    *("head_probe_free", "probe_matching", "probe_matching_free", "screen_highest_loss", "gradient_matching"),
-    *("mir", "oracle_75", "oracle", "oracle_pure"),
+    *("none", "uniform", "uniform_part", "uniform_correct", "mixcd_shuffled"),
+    *("mixcd", "mixcd_part", "mixcd_free", "head_probe", "head_probe_part", "head_probe_free"),
+    *("probe_matching", "probe_matching_part", "probe_matching_free"),
+    *("screen_highest_loss", "gradient_matching", "mir", "oracle_75", "oracle", "oracle_pure"),
     *("uniform+kd", "mixcd+kd", "head_probe+kd", "gradient_matching+kd"),
 )
 SUMMARY = (
@@ -51,6 +52,15 @@ DIFFERENCES = (
     ("gradient_matching+kd", "uniform+kd"),
 )
 
+OF_LEDGERS = (
+    ("uniform_part", "uniform"),
+    *(
+        (name + kind, "uniform")
+        for name in ("mixcd", "head_probe", "probe_matching")
+        for kind in ("", "_part", "_free")
+    ),
+)
+
 Study = dict[str, list[Record]]  # by pairing
 
 
@@ -66,7 +76,8 @@ def main() -> None:
     _print("Mean gains by mix ratio, prior / new", by_ratio(study))
     _print("Above the curve of uniform rehearsal", gains(study, above_curve))
     _print("Gap closed", gap_closed(study))
-    _print("Differences", differences(study))
+    _print("Differences", differences(study, DIFFERENCES))
+    _print("What the ledger costs", differences(study, OF_LEDGERS))
     for name, records in study.items():
         for ratio in sorted({record.mix_ratio for record in records}):
             _print(f"{name}, mix ratio {ratio:g}", methods(records, ratio))
@@ -164,17 +175,18 @@ def gap_closed(study: Study) -> str:
     return markdown(["pairing", "best oracle's gain", *SUMMARY], lines)
 
 
-def differences(study: Study) -> str:
+def differences(study: Study, pairs: Iterable[tuple[str, str]]) -> str:
     """Show paired differences between methods, pairing by pairing.
 
     Args:
         study: The runs.
+        pairs: The methods, two by two.
 
     Returns:
         A table in Markdown.
     """
     lines = []
-    for better, other in DIFFERENCES:
+    for better, other in pairs:
         rows = [_rows(records, reference=other).get(better) for records in study.values()]
         found = [row and row.prior_gain for row in rows]
         if any(found):
