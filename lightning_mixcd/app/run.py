@@ -21,6 +21,7 @@ from lightning_mixcd.callback import RehearsalCallback
 from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.data.streams import Streams
+from lightning_mixcd.errors import check_whole
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.strategies import MixCD, Oracle
 from lightning_mixcd.tasks import Pairing
@@ -139,6 +140,7 @@ def configured_pairing(config: DictConfig) -> Pairing:
         The tasks.
 
     Raises:
+        TypeError: If `pool_size` is no whole number.
         ValueError: If the pool cannot have `pool_size` samples.
     """
     pairing: Pairing = make(config.data)
@@ -160,12 +162,14 @@ def configured_pool(
         The pool, and what is known of those samples that are left.
 
     Raises:
+        TypeError: If `pool_size` is no whole number.
         ValueError: If the pool cannot have `pool_size` samples.
     """
     pool = samples if isinstance(samples, Pool) else Pool(samples)
     pool = replace(pool, num_workers=config.num_workers, lag=config.lag, batch_size=config.pool_batch_size)
     if config.pool_size is None:
         return pool, columns
+    check_whole(pool_size=config.pool_size)
     if isinstance(pool.dataset, Streams) or not 1 <= config.pool_size <= len(pool):
         what = "streams" if isinstance(pool.dataset, Streams) else f"{len(pool)} samples"
         raise ValueError(

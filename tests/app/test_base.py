@@ -90,6 +90,13 @@ def test_part_that_the_pool_does_not_have_is_refused(config, size):
         configured_pairing(config)
 
 
+@pytest.mark.parametrize("size", [3e2, 0.5, "300", True])
+def test_part_is_a_whole_number_of_samples(config, size):
+    config.pool_size = size
+    with pytest.raises(TypeError, match=f"`pool_size` must be a whole number, got {size!r}"):
+        configured_pairing(config)
+
+
 def test_streams_have_no_part(config):
     config.pool_size = 1
     with pytest.raises(ValueError, match=r"`pool_size`.*got 1 of streams"):
