@@ -23,6 +23,7 @@ from lightning_mixcd.ledger.header import HEADER
 from lightning_mixcd.probe import Probe
 
 __all__ = [
+    "column_values",
     "open_if_recorded",
     "record_ledger",
     "record_with",
@@ -98,7 +99,7 @@ def record_ledger(
                 "one to record again."
             )
         for name, values in (columns or {}).items():
-            if not np.array_equal(finished.column(name), _column(name, values, len(pool))):
+            if not np.array_equal(finished.column(name), column_values(name, values, len(pool))):
                 raise LedgerError(
                     f"`columns` must be those of the finished ledger at `{path}`, got other values for "
                     f"{name!r}. Add them under another name with `with_columns`, or delete the folder to "
@@ -136,7 +137,7 @@ def record_with(
     """
     check_keep(keep)
     size = len(probe.pool)
-    extra = {name: _column(name, values, size) for name, values in (columns or {}).items()}
+    extra = {name: column_values(name, values, size) for name, values in (columns or {}).items()}
     # Only a reading tells whether there are labels to keep, and how wide features are.
     looks = [*probe.readings(_first(size, probe.pool.batch_size, keep), keep=keep)]
     specs = columns_of(looks[0][1], keep)
@@ -190,6 +191,29 @@ def open_if_recorded(ledger: Ledger | str | Path, pool: Pool) -> Ledger | None:
     return ledger
 
 
+def column_values(name: str, values: object, size: int) -> Array:
+    """Return a column as an array, one value per sample.
+
+    Args:
+        name: Its name.
+        values: Its values, in the order of the pool.
+        size: Number of samples, N.
+
+    Returns:
+        The values, `(N, ...)`.
+
+    Raises:
+        ValueError: If there are more or fewer.
+    """
+    column = np.asarray(values)
+    if column.ndim == 0 or len(column) != size:
+        raise ValueError(
+            f"`columns` must have one value per pool sample ({size}), {name!r} has shape {column.shape}. "
+            "Give one in the order of the pool."
+        )
+    return column
+
+
 # Rows that tell which columns there are to be, and along which directions features lie, where that matters.
 def _first(size: int, batch_size: int, keep: Keep) -> range:
     if n_coordinates(keep) is None:
@@ -218,13 +242,3 @@ def _write(
         # Where an interrupted recording goes on, it has the basis that it was begun with.
         values["features"] = values["features"].float() @ torch.from_numpy(writer.basis("features")).T
     writer.write(rows, **values, **{name: column[rows] for name, column in extra.items()})
-
-
-def _column(name: str, values: object, size: int) -> Array:
-    column = np.asarray(values)
-    if column.ndim == 0 or len(column) != size:
-        raise ValueError(
-            f"`columns` must have one value per pool sample ({size}), {name!r} has shape {column.shape}. "
-            "Give one in the order of the pool."
-        )
-    return column

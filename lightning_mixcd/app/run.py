@@ -22,6 +22,7 @@ from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import check_whole
+from lightning_mixcd.record import column_values
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.strategies import MixCD, Oracle
 from lightning_mixcd.tasks import Pairing
@@ -141,7 +142,7 @@ def configured_pairing(config: DictConfig) -> Pairing:
 
     Raises:
         TypeError: If `pool_size` is no whole number.
-        ValueError: If the pool cannot have `pool_size` samples.
+        ValueError: If the pool cannot have `pool_size` samples, or a column is of other samples.
     """
     pairing: Pairing = make(config.data)
     pool, columns = configured_pool(config, pairing.pool, pairing.columns)
@@ -163,7 +164,7 @@ def configured_pool(
 
     Raises:
         TypeError: If `pool_size` is no whole number.
-        ValueError: If the pool cannot have `pool_size` samples.
+        ValueError: If the pool cannot have `pool_size` samples, or a column is of other samples.
     """
     pool = samples if isinstance(samples, Pool) else Pool(samples)
     pool = replace(pool, num_workers=config.num_workers, lag=config.lag, batch_size=config.pool_batch_size)
@@ -179,7 +180,7 @@ def configured_pool(
     chosen = np.random.default_rng(config.seed).choice(len(pool), config.pool_size, replace=False)
     chosen.sort()
     part = replace(pool, dataset=Subset(pool.dataset, chosen.tolist()))
-    return part, {name: values[chosen] for name, values in columns.items()}
+    return part, {name: column_values(name, values, len(pool))[chosen] for name, values in columns.items()}
 
 
 def separate_processes(trainer: Trainer) -> bool:

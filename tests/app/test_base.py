@@ -97,6 +97,20 @@ def test_part_is_a_whole_number_of_samples(config, size):
         configured_pairing(config)
 
 
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_part_of_a_column_may_be_given_as_anything_that_a_ledger_takes(config, kind):
+    config.pool_size = 50
+    places = [*range(600)]
+    pool, columns = configured_pool(config, make(config.data).pool, {"place": kind(places)})
+    assert [*columns["place"]] == pool.dataset.indices
+
+
+def test_part_of_a_column_that_does_not_fit_the_pool_is_refused(config):
+    config.pool_size = 50
+    with pytest.raises(ValueError, match=r"one value per pool sample \(600\), 'place' has shape \(601,\)"):
+        configured_pool(config, make(config.data).pool, {"place": np.arange(601)})
+
+
 def test_streams_have_no_part(config):
     config.pool_size = 1
     with pytest.raises(ValueError, match=r"`pool_size`.*got 1 of streams"):
