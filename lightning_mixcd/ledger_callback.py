@@ -15,6 +15,7 @@ from lightning_mixcd.capture import Listening, Readout
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.kept import Keep, check_keep, columns_of, n_coordinates, values_of
 from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model, fingerprint_pool
+from lightning_mixcd.ledger.recording import check_usable
 from lightning_mixcd.wiring import BatchHook
 
 __all__ = ["IndexedDataset", "LedgerCallback"]
@@ -85,7 +86,8 @@ class LedgerCallback(Callback):
         keep: What else to keep of each forward, as for `record_ledger`: "features", "logits".
 
     Raises:
-        LedgerError: At the start of training, if an epoch would leave samples out; at its end, if one did.
+        LedgerError: At the start of training, if an epoch would leave samples out, or there is a finished
+            ledger at `path`; at its end, if samples were left out.
         TypeError: If `dataset` is no `IndexedDataset`.
         ValueError: If `keep` holds something else, or features as coordinates.
 
@@ -150,6 +152,7 @@ class LedgerCallback(Callback):
                 "`dataset` must be the `IndexedDataset` that the training loader was made of, got another. "
                 "Train on `dataset.loader(...)` of the same object."
             )
+        check_usable(self.path)
         seen, size = trainer.num_training_batches * (loader.batch_size or 1), len(self.dataset)
         if seen < size:
             raise LedgerError(

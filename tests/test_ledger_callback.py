@@ -151,6 +151,14 @@ def test_limited_epoch_is_refused_before_the_first_step(tmp_path):
     assert module.seen == []
 
 
+def test_finished_ledger_is_refused_before_the_first_step(tmp_path):
+    pretrain(tmp_path / "l")
+    module = Toy(base=False)
+    with pytest.raises(LedgerError, match="`path` must not hold a finished ledger"):
+        pretrain(tmp_path / "l", module)
+    assert module.seen == []
+
+
 def test_sampler_that_repeats_is_found_out_at_the_end(tmp_path):
     torch.manual_seed(0)
     sampler = RandomSampler(pool(), replacement=True)
