@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -153,7 +154,9 @@ class LedgerCallback(Callback):
                 "Train on `dataset.loader(...)` of the same object."
             )
         check_usable(self.path)
-        seen, size = trainer.num_training_batches * (loader.batch_size or 1), len(self.dataset)
+        # A batch sampler of one's own need not say how many samples a batch has.
+        per_batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", inf)
+        seen, size = trainer.num_training_batches * per_batch, len(self.dataset)
         if seen < size:
             raise LedgerError(
                 f"Every epoch must hold all {size} samples of the pool, got {seen:.0f}. Leave out "

@@ -4,7 +4,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from lightning_mixcd import HeadProbe, Ledger, LedgerError, MixCD, Readout, RehearsalCallback
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
@@ -130,8 +130,24 @@ def test_own_collate_function(tmp_path):
     assert Ledger.open(tmp_path / "l").size == N_POOL
 
 
+OF_BATCHES = {"batch_size": 1, "shuffle": None}  # what a loader asks for beside a batch sampler
+
+
 @pytest.mark.parametrize(
-    "settings", [{"drop_last": True}, {"sampler": RandomSampler(pool(), num_samples=40), "shuffle": None}]
+    "batches", [BatchSampler(range(N_POOL), 8, drop_last=False), [[i, i + 1] for i in range(0, N_POOL, 2)]]
+)
+def test_own_batch_sampler(batches, tmp_path):
+    callback, _ = pretrain(tmp_path / "l", batch_sampler=batches, **OF_BATCHES)
+    assert callback.ledger.size == N_POOL
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"drop_last": True},
+        {"sampler": RandomSampler(pool(), num_samples=40), "shuffle": None},
+        {"batch_sampler": BatchSampler(range(N_POOL), 8, drop_last=True), **OF_BATCHES},
+    ],
 )
 def test_epoch_that_leaves_samples_out_is_refused_before_the_first_step(settings, tmp_path):
     module = Toy(base=False)
