@@ -78,7 +78,8 @@ class LedgerCallback(Callback):
 
     What is recorded is each sample's correctness and loss when it was trained on last: in train mode, and by
     a model that still changed a little afterwards. `record_ledger` is exact and costs a pass. Training that
-    ends before its last epoch, for example by early stopping, leaves no ledger, and a warning says so.
+    ends before its last epoch, for example by early stopping, leaves no ledger, and a warning says so. With
+    `fast_dev_run` outputs are read, and nothing is recorded.
 
     Args:
         path: Folder of the ledger.
@@ -139,6 +140,7 @@ class LedgerCallback(Callback):
                 "afterwards."
             )
         self._end()
+        self._tries_only = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         self._hook = BatchHook(trainer, pl_module, self._take_index, name="on_before_batch_transfer")
 
     @override
@@ -157,7 +159,7 @@ class LedgerCallback(Callback):
         # A batch sampler of one's own need not say how many samples a batch has.
         per_batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", inf)
         seen, size = trainer.num_training_batches * per_batch, len(self.dataset)
-        if seen < size:
+        if seen < size and not self._tries_only:
             raise LedgerError(
                 f"Every epoch must hold all {size} samples of the pool, got {seen:.0f}. Leave out "
                 "`drop_last` and `limit_train_batches`, or use `record_ledger` afterwards."
@@ -175,16 +177,20 @@ class LedgerCallback(Callback):
             return
         wanted = {f"with_{name}": True for name in ("loss", *self.keep)}
         reading = self.readout.read(outputs, batch, **wanted)
-        if self._writer is None:
-            columns, pool = columns_of(reading, self.keep), fingerprint_pool(self.dataset.dataset)
-            self._writer = LedgerWriter(self.path, len(self.dataset), columns=columns, pool=pool, model=None)
         # A `RehearsalCallback` may have appended rows of another pool.
         n = len(self._index)
         values = {name: rows[:n] for name, rows in values_of(reading, self.keep).items()}
+        if self._tries_only:
+            return
+        if self._writer is None:
+            columns, pool = columns_of(reading, self.keep), fingerprint_pool(self.dataset.dataset)
+            self._writer = LedgerWriter(self.path, len(self.dataset), columns=columns, pool=pool, model=None)
         self._writer.write(self._index, **values)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._tries_only:
+            return
         if self._writer is None:
             warnings.warn(
                 "No ledger was recorded, because training ended before its last epoch "

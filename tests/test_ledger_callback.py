@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from lightning_mixcd import HeadProbe, Ledger, LedgerError, MixCD, Readout, RehearsalCallback
+from lightning_mixcd import CaptureError, HeadProbe, Ledger, LedgerError, MixCD, Readout, RehearsalCallback
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
 from tests.toys import N_POOL, OnBatchEnd, Toy, finetune, pool, trainer
 
@@ -227,6 +227,28 @@ def test_training_that_ends_early_leaves_no_ledger_and_says_so(tmp_path):
         callback, _ = pretrain(tmp_path / "l", None, Stop())
     assert callback.ledger is None
     assert not (tmp_path / "l").exists()
+
+
+@pytest.mark.parametrize("n_batches", [1, 100])
+def test_fast_dev_run_records_nothing(n_batches, tmp_path):
+    data, module = IndexedDataset(pool()), Toy(base=False)
+    callback = LedgerCallback(tmp_path / "l", data)
+    trainer(callback, fast_dev_run=n_batches).fit(module, data.loader(batch_size=8))
+    assert len(module.seen) == min(n_batches, 8)
+    assert callback.ledger is None
+    assert not (tmp_path / "l").exists()
+
+
+def test_fast_dev_run_finds_outputs_that_cannot_be_read(tmp_path):
+    class LossOnly(Toy):
+        def outputs(self, loss, logits):
+            return loss
+
+    data = IndexedDataset(pool())
+    with pytest.raises(CaptureError, match="cannot be read"):
+        trainer(LedgerCallback(tmp_path / "l", data), fast_dev_run=True).fit(
+            LossOnly(base=False), data.loader(batch_size=8)
+        )
 
 
 def test_exception_puts_the_hook_back(tmp_path):
