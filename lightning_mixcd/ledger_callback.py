@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from lightning_mixcd.capture import Listening, Readout
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.kept import Keep, check_keep, columns_of, n_coordinates, values_of
 from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model, fingerprint_pool
+from lightning_mixcd.ledger.recording import check_usable
 from lightning_mixcd.wiring import BatchHook
 
 __all__ = ["IndexedDataset", "LedgerCallback"]
@@ -76,7 +78,8 @@ class LedgerCallback(Callback):
 
     What is recorded is each sample's correctness and loss when it was trained on last: in train mode, and by
     a model that still changed a little afterwards. `record_ledger` is exact and costs a pass. Training that
-    ends before its last epoch, for example by early stopping, leaves no ledger, and a warning says so.
+    ends before its last epoch, for example by early stopping, leaves no ledger, and a warning says so. With
+    `fast_dev_run` outputs are read, and nothing is recorded.
 
     Args:
         path: Folder of the ledger.
@@ -85,7 +88,8 @@ class LedgerCallback(Callback):
         keep: What else to keep of each forward, as for `record_ledger`: "features", "logits".
 
     Raises:
-        LedgerError: At the start of training, if an epoch would leave samples out; at its end, if one did.
+        LedgerError: At the start of training, if an epoch would leave samples out, or there is a finished
+            ledger at `path`; at its end, if samples were left out.
         TypeError: If `dataset` is no `IndexedDataset`.
         ValueError: If `keep` holds something else, or features as coordinates.
 
@@ -136,6 +140,7 @@ class LedgerCallback(Callback):
                 "afterwards."
             )
         self._end()
+        self._tries_only = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         self._hook = BatchHook(trainer, pl_module, self._take_index, name="on_before_batch_transfer")
 
     @override
@@ -150,8 +155,11 @@ class LedgerCallback(Callback):
                 "`dataset` must be the `IndexedDataset` that the training loader was made of, got another. "
                 "Train on `dataset.loader(...)` of the same object."
             )
-        seen, size = trainer.num_training_batches * (loader.batch_size or 1), len(self.dataset)
-        if seen < size:
+        check_usable(self.path)
+        # A batch sampler of one's own need not say how many samples a batch has.
+        per_batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", inf)
+        seen, size = trainer.num_training_batches * per_batch, len(self.dataset)
+        if seen < size and not self._tries_only:
             raise LedgerError(
                 f"Every epoch must hold all {size} samples of the pool, got {seen:.0f}. Leave out "
                 "`drop_last` and `limit_train_batches`, or use `record_ledger` afterwards."
@@ -169,16 +177,20 @@ class LedgerCallback(Callback):
             return
         wanted = {f"with_{name}": True for name in ("loss", *self.keep)}
         reading = self.readout.read(outputs, batch, **wanted)
-        if self._writer is None:
-            columns, pool = columns_of(reading, self.keep), fingerprint_pool(self.dataset.dataset)
-            self._writer = LedgerWriter(self.path, len(self.dataset), columns=columns, pool=pool, model=None)
         # A `RehearsalCallback` may have appended rows of another pool.
         n = len(self._index)
         values = {name: rows[:n] for name, rows in values_of(reading, self.keep).items()}
+        if self._tries_only:
+            return
+        if self._writer is None:
+            columns, pool = columns_of(reading, self.keep), fingerprint_pool(self.dataset.dataset)
+            self._writer = LedgerWriter(self.path, len(self.dataset), columns=columns, pool=pool, model=None)
         self._writer.write(self._index, **values)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._tries_only:
+            return
         if self._writer is None:
             warnings.warn(
                 "No ledger was recorded, because training ended before its last epoch "

@@ -4,9 +4,9 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from lightning_mixcd import HeadProbe, Ledger, LedgerError, MixCD, Readout, RehearsalCallback
+from lightning_mixcd import CaptureError, HeadProbe, Ledger, LedgerError, MixCD, Readout, RehearsalCallback
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
 from tests.toys import N_POOL, OnBatchEnd, Toy, finetune, pool, trainer
 
@@ -130,8 +130,24 @@ def test_own_collate_function(tmp_path):
     assert Ledger.open(tmp_path / "l").size == N_POOL
 
 
+OF_BATCHES = {"batch_size": 1, "shuffle": None}  # what a loader asks for beside a batch sampler
+
+
 @pytest.mark.parametrize(
-    "settings", [{"drop_last": True}, {"sampler": RandomSampler(pool(), num_samples=40), "shuffle": None}]
+    "batches", [BatchSampler(range(N_POOL), 8, drop_last=False), [[i, i + 1] for i in range(0, N_POOL, 2)]]
+)
+def test_own_batch_sampler(batches, tmp_path):
+    callback, _ = pretrain(tmp_path / "l", batch_sampler=batches, **OF_BATCHES)
+    assert callback.ledger.size == N_POOL
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"drop_last": True},
+        {"sampler": RandomSampler(pool(), num_samples=40), "shuffle": None},
+        {"batch_sampler": BatchSampler(range(N_POOL), 8, drop_last=True), **OF_BATCHES},
+    ],
 )
 def test_epoch_that_leaves_samples_out_is_refused_before_the_first_step(settings, tmp_path):
     module = Toy(base=False)
@@ -148,6 +164,14 @@ def test_limited_epoch_is_refused_before_the_first_step(tmp_path):
         trainer(LedgerCallback(tmp_path / "l", data), limit_train_batches=2).fit(
             module, data.loader(batch_size=8)
         )
+    assert module.seen == []
+
+
+def test_finished_ledger_is_refused_before_the_first_step(tmp_path):
+    pretrain(tmp_path / "l")
+    module = Toy(base=False)
+    with pytest.raises(LedgerError, match="`path` must not hold a finished ledger"):
+        pretrain(tmp_path / "l", module)
     assert module.seen == []
 
 
@@ -203,6 +227,28 @@ def test_training_that_ends_early_leaves_no_ledger_and_says_so(tmp_path):
         callback, _ = pretrain(tmp_path / "l", None, Stop())
     assert callback.ledger is None
     assert not (tmp_path / "l").exists()
+
+
+@pytest.mark.parametrize("n_batches", [1, 100])
+def test_fast_dev_run_records_nothing(n_batches, tmp_path):
+    data, module = IndexedDataset(pool()), Toy(base=False)
+    callback = LedgerCallback(tmp_path / "l", data)
+    trainer(callback, fast_dev_run=n_batches).fit(module, data.loader(batch_size=8))
+    assert len(module.seen) == min(n_batches, 8)
+    assert callback.ledger is None
+    assert not (tmp_path / "l").exists()
+
+
+def test_fast_dev_run_finds_outputs_that_cannot_be_read(tmp_path):
+    class LossOnly(Toy):
+        def outputs(self, loss, logits):
+            return loss
+
+    data = IndexedDataset(pool())
+    with pytest.raises(CaptureError, match="cannot be read"):
+        trainer(LedgerCallback(tmp_path / "l", data), fast_dev_run=True).fit(
+            LossOnly(base=False), data.loader(batch_size=8)
+        )
 
 
 def test_exception_puts_the_hook_back(tmp_path):

@@ -21,7 +21,7 @@ from lightning_mixcd.ledger.documents import read_document, sync_folder, write_d
 from lightning_mixcd.ledger.header import HEADER
 from lightning_mixcd.ledger.plan import BASIS, Plan, plan_difference, plan_from_document, plan_to_document
 
-__all__ = ["Recording", "close_recording", "count_recorded", "open_recording"]
+__all__ = ["Recording", "check_usable", "close_recording", "count_recorded", "open_recording"]
 
 PARTIAL, MASK, LOCK = "partial.json", "recorded.npy", "recording.lock"
 # Loader workers of a recording that was killed hold its lock for some seconds more.
@@ -58,11 +58,11 @@ def open_recording(path: Path, plan: Plan, bases: Mapping[str, Array]) -> Record
         LedgerError: If the folder holds a finished ledger, a recording of something else, or other files, or
             another process is recording into it.
     """
-    _check_usable(path)
+    check_usable(path)
     lock = _take_lock(path)
     try:
         # Another process may have finished it meanwhile.
-        _check_usable(path)
+        check_usable(path)
         _start_unless_begun(path, plan, bases)
         return Recording(*_map(path, plan), lock)
     except BaseException:
@@ -189,8 +189,15 @@ def _release(lock: BaseFileLock, path: Path) -> None:
     lock.release()
 
 
-# A column would replace someone else's file of the same name.
-def _check_usable(path: Path) -> None:
+def check_usable(path: Path) -> None:
+    """Refuse a folder into which nothing can be recorded.
+
+    Args:
+        path: The folder; it may be missing.
+
+    Raises:
+        LedgerError: If it holds a finished ledger, or other files than those of a recording.
+    """
     if path.exists() and not path.is_dir():
         raise LedgerError(f"`path` must be a folder, got the file `{path}`. Choose another name.")
     files = sorted(file.name for file in path.iterdir()) if path.exists() else []
@@ -199,6 +206,7 @@ def _check_usable(path: Path) -> None:
             f"`path` must not hold a finished ledger, got `{path}`. Read it with `Ledger.open`, "
             "or delete the folder to record again."
         )
+    # A column would replace someone else's file of the same name.
     others = [name for name in files if name not in {f"{PARTIAL}.tmp", LOCK}]
     if others and PARTIAL not in files:
         raise LedgerError(

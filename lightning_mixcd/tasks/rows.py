@@ -67,7 +67,8 @@ class TextRows:
         names |= self.names
         rows = load_rows(self.source, split, names.values())
         loaded = {name: class_names(rows, column) for name, column in names.items()}
-        for name in TEXTS & {*loaded}:
+        # A column that is only kept for partitions may be called the same, and hold anything.
+        for name in TEXTS & {*needed, *self.names}:
             check_texts(loaded[name], self._called(names[name], split))
         if "label" in needed:
             check_classes(loaded["label"], self._called(names["label"], split))

@@ -41,6 +41,13 @@ def test_row_without_a_text_is_named(tmp_path, text):
         rows.load("train", ["text"])
 
 
+@pytest.mark.parametrize("target", [3, None, ""])
+def test_column_for_partitions_may_have_the_name_of_a_text_of_other_tasks(tmp_path, target):
+    rows = [{"text": "dogs run", "target": target}]
+    rows = save_rows(tmp_path, "a", rows, columns=["target"])
+    assert rows.load("train", ["text"])["target"] == [target]
+
+
 @pytest.mark.parametrize(
     ("label", "labels"), [(None, [0, 1]), (-1, [0, 1]), (None, ["a", "b"]), ([0, 1], [])]
 )
