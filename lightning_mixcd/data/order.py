@@ -88,6 +88,7 @@ class ResumableOrder(DistributedSampler[Any]):
 
     def begun(self) -> int:
         """Return how many epochs were begun so far."""
+        # Rounded up.
         return self.epochs_before - (self.before - self._finished()) // self.batches_per_epoch()
 
     @override
