@@ -15,11 +15,11 @@ while read -r pairing units every part; do
   # As if the ledger were there already.
   run "$pairing" method=mixcd,head_probe,probe_matching "max_compute_units=$units" \
     "name=\${hydra:runtime.choices.strategy}_free"
-  # Inference takes too long for the rest.
-  [ "$pairing" != nli2 ] || continue
   # A part of the pool, with a ledger of that alone.
   run "$pairing" method=uniform,mixcd,head_probe,probe_matching "pool_size=$part" \
     "name=\${hydra:runtime.choices.strategy}_part"
+  # Inference takes too long for the rest.
+  [ "$pairing" != nli2 ] || continue
   run "$pairing" method=mixcd_shuffled,mir,oracle_75,oracle_pure
   # The curve of uniform rehearsal.
   run "$pairing" method=uniform rehearsal_weight=3,8
@@ -27,7 +27,7 @@ done << PAIRINGS
 intents 14800 20 1000
 topics 17700 20 1000
 sentiment 7680 20 500
-nli2 14800 40
+nli2 14800 40 1000
 PAIRINGS
 
 # Fewer and more rehearsed rows, and other weights.
