@@ -101,19 +101,29 @@ def test_reloaded_loader_goes_on_with_the_next_epoch(every, tmp_path):
         assert flat(module.seen) == flat(whole)[n_steps // 6 * 40 + n_steps % 6 * 7 :]
 
 
-def test_reloaded_loader_of_more_samples_gives_each_once():
+def test_reloaded_loader_of_more_samples_gives_each_once_in_the_order_of_its_epoch():
     class Growing(Ordered):
         def train_dataloader(self):
             self.dataset = torch.utils.data.Subset(finetune(), range(10 + 10 * self.trainer.current_epoch))
             return super().train_dataloader()
 
-    module = Toy()
-    trainer(max_epochs=3, reload_dataloaders_every_n_epochs=1).fit(module, datamodule=Growing())
-    assert [sorted(flat(steps)) for steps in (module.seen[:2], module.seen[2:5], module.seen[5:])] == [
+    class Grown(Ordered):
+        def train_dataloader(self):
+            self.dataset = torch.utils.data.Subset(finetune(), range(30))
+            return super().train_dataloader()
+
+    def seen(data):
+        module = Toy()
+        trainer(max_epochs=3, reload_dataloaders_every_n_epochs=1).fit(module, datamodule=data)
+        return module.seen
+
+    growing = seen(Growing())
+    assert [sorted(flat(steps)) for steps in (growing[:2], growing[2:5], growing[5:])] == [
         [*range(10)],
         [*range(20)],
         [*range(30)],
     ]
+    assert growing[5:] == seen(Grown())[10:]
 
 
 def test_epochs_that_the_module_cuts_short_share_out_the_samples():
