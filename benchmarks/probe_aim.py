@@ -23,7 +23,6 @@ from torchmetrics.functional.classification import binary_auroc
 from lightning_mixcd import HeadProbe, Ledger, Pool, Readout, RehearsalCallback
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import hush, make
-from lightning_mixcd.app.run import configured_pool
 from lightning_mixcd.functional.drift import coordinates, corrected, feature_basis, moments, ridge_fit
 from lightning_mixcd.probe import Probe
 from lightning_mixcd.strategies._head import Head, margins_of
@@ -114,13 +113,13 @@ def run(data: str, seed: int, base: Path) -> tuple[Aim, float]:
     """Finetune once; return what was measured, and which share of what was rehearsed was damaged."""
     config, pairing = task(data, seed, base)
     module, path = base_model(config, pairing)
-    pool, probe = configured_pool(config, pairing.pool), Counting()
-    aim = Aim(probe, pool, Ledger.open(path))
+    probe = Counting()
+    aim = Aim(probe, pairing.pool, Ledger.open(path))
     rehearsal = RehearsalCallback(probe, max_compute_units=PAIRINGS[data][-1], seed=seed)
     trainer: Trainer = make(
         config.trainer, max_epochs=1000, enable_checkpointing=False, logger=False, callbacks=[rehearsal, aim]
     )
-    finetune(config, trainer, module, pairing, pool, path)
+    finetune(config, trainer, module, pairing, pairing.pool, path)
     return aim, probe.damaged / probe.seen
 
 

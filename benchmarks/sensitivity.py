@@ -35,7 +35,7 @@ from lightning_mixcd import (
 )
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import conf_dir, hush, make
-from lightning_mixcd.app.run import configured_pool
+from lightning_mixcd.app.run import configured_pairing
 from lightning_mixcd.report import Record, read_records
 from lightning_mixcd.report.records import METRICS, damaged_share
 from lightning_mixcd.report.tables import compare
@@ -117,7 +117,7 @@ def task(data: str, seed: int, base: Path) -> tuple[Any, Any]:
     overrides = [f"experiment={experiment}", f"data={data}", f"model={model}", f"seed={seed}"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         config = compose("train", [*overrides, f"base_dir={base}", "trainer.enable_progress_bar=false"])
-    return config, make(config.data)
+    return config, configured_pairing(config)
 
 
 def finetune(
@@ -145,7 +145,7 @@ def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> Non
     module, ledger = base_model(config, pairing)
     if variant.setting == "coordinates":
         keep = {"features": ("float16", variant.value)}
-        ledger = ledger.with_name(f"base_{variant.value}.ledger")
+        ledger = ledger.with_name(f"coordinates_{variant.value}.ledger")
         record_ledger(module, pairing.pool, ledger, keep=keep)
     strategy = variant.strategy()
     units = PAIRINGS[data][-1] - (0 if strategy.needs_ledger else len(pairing.pool))
@@ -154,7 +154,7 @@ def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> Non
     trainer: Trainer = make(
         config.trainer, max_epochs=1000, enable_checkpointing=False, logger=logger, callbacks=[rehearsal]
     )
-    pool = configured_pool(config, pairing.pool)
+    pool = pairing.pool
     if variant.setting == "lag":
         pool = replace(pool, lag=variant.value)
     start = time.perf_counter()
