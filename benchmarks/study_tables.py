@@ -79,10 +79,12 @@ def main() -> None:
     _print("Differences", differences(study, DIFFERENCES))
     _print("What the ledger costs", differences(study, OF_LEDGERS))
     for name, records in study.items():
+        title = name.replace("nli2", "inference").removesuffix("_text").capitalize()
+        print(f"## {title}\n")
         for ratio in sorted({record.mix_ratio for record in records}):
-            _print(f"{name}, mix ratio {ratio:g}", methods(records, ratio))
+            _print(f"{title}: mix ratio 1/{1 / ratio:.0f}", methods(records, ratio), level=3)
         if len({run.rehearsal_weight for run in records}) > 1:
-            _print(f"{name}, rehearsal weights", weights(records))
+            _print(f"{title}: rehearsal weights, new → prior accuracy", weights(records), level=3)
 
 
 def above_curve(row: Row, records: Sequence[Record]) -> Interval | None:
@@ -289,8 +291,8 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
 
 
-def _print(title: str, table: str) -> None:
-    print(f"## {title}\n\n{table}\n")
+def _print(title: str, table: str, *, level: int = 2) -> None:
+    print(f"{'#' * level} {title}\n\n{table}\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""Draw prior against new accuracy for every pairing of `docs/study.md`.
+
+    python benchmarks/study_figures.py study figures
+
+The first folder holds one of runs for each pairing. Shown are the methods that tell most, at the middle mix
+ratio, and uniform rehearsal with all its weights.
+"""
+
+import argparse
+from pathlib import Path
+
+from study_tables import PAIRINGS, middle_ratio
+
+from lightning_mixcd.report import Record, read_records
+from lightning_mixcd.report.figures import figures
+from lightning_mixcd.report.saving import save
+from lightning_mixcd.report.sweep import Sweep
+
+SHOWN = (
+    *("mixcd", "mixcd_free", "head_probe_free", "probe_matching_free"),
+    *("screen_highest_loss", "gradient_matching", "mir", "oracle"),
+)
+
+
+def main() -> None:
+    """Draw all figures."""
+    parser = argparse.ArgumentParser(description="Draw the figures of the study.")
+    parser.add_argument("folder", type=Path, help="with a folder of runs for each pairing")
+    parser.add_argument("figures", type=Path, help="where to write one folder for each")
+    asked = parser.parse_args()
+    for name in PAIRINGS:
+        if not (asked.folder / name).is_dir():
+            continue
+        records = read_records(asked.folder / name)
+        ratio = middle_ratio(records.values())
+        shown = {path: run for path, run in records.items() if run.mix_ratio == ratio and _is_shown(run)}
+        into = asked.figures / name
+        into.mkdir(parents=True, exist_ok=True)
+        [picture] = [picture for picture in figures(Sweep(shown, {}, "uniform")) if picture.name == "pareto"]
+        save(picture, into)
+
+
+def _is_shown(run: Record) -> bool:
+    return run.name == "uniform" or (run.name in SHOWN and run.rehearsal_weight == 1)
+
+
+if __name__ == "__main__":
+    main()
