@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from lightning_mixcd.app.conf import make
 from lightning_mixcd.app.run import quiet_trainer, separate_processes
 from lightning_mixcd.data import Pool
-from lightning_mixcd.record import record_ledger
+from lightning_mixcd.ledger import Ledger
+from lightning_mixcd.record import open_if_recorded, record_ledger
 from lightning_mixcd.report.files import replacing
 from lightning_mixcd.tasks import Pairing
 from lightning_mixcd.wiring import rehearsal_step
@@ -44,7 +45,8 @@ OF_BOTH = ("devices", "num_nodes", "precision")
 def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, Path]:
     """Train the base model on the prior task and record its ledger, unless that was done before.
 
-    What was interrupted goes on where it stopped: after the training, or within the recording.
+    What was interrupted goes on where it stopped: after the training, or within the recording. No ledger is
+    recorded where one is given.
 
     Args:
         config: The app's configuration; `data`, `model`, `base` and `seed` decide what is made, but for
@@ -52,8 +54,14 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
         pairing: The tasks.
 
     Returns:
-        The base model, ready to be finetuned with `model.lr`, and the folder of its ledger.
+        The base model, ready to be finetuned with `model.lr`, and the folder of its ledger, or of `ledger`.
+
+    Raises:
+        LedgerError: If `ledger` is given and is none, or of another pool.
     """
+    if config.ledger:
+        pool = pairing.pool if isinstance(pairing.pool, Pool) else Pool(pairing.pool)
+        open_if_recorded(Ledger.open(config.ledger, verify=False), pool)
     before, config = config, _pretraining(config)
     parts = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "model", "base")}
     parts["trainer"] = {name: config.trainer[name] for name in OF_BOTH if name in config.trainer}
@@ -73,6 +81,8 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
                 torch.save(state, aside)
         module: LightningModule = make(before.model)
         module.load_state_dict(torch.load(weights, weights_only=True))
+        if config.ledger:
+            return module, Path(config.ledger)
         # Runs that rehearse a part of the pool have ledgers of their own.
         part = "" if config.pool_size is None else f"_{config.pool_size}"
         ledger = folder / f"base{part}.ledger"

@@ -49,7 +49,7 @@ def train(config: DictConfig) -> Record:
     outcome = Outcome(rehearsal)
     hooks = [rehearsal, *others, outcome]
     trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=hooks)
-    data = _data(config, pairing, Path(config.ledger or ledger))
+    data = _data(config, pairing, ledger)
     base = copy.deepcopy(module.state_dict()) if config.wise_ft else {}
     output = Path(HydraConfig.get().runtime.output_dir)
     # Of an earlier run in this folder, whose log Lightning deletes.

@@ -63,7 +63,8 @@ def load_run(folder: Path) -> FinishedRun:
             "by which Lightning chooses when it saves."
         )
     pairing: Pairing = make(config.data)
-    config.pool_size = None  # the base model has learnt from all of the pool
+    # The base model has learnt from all of the pool, and its own ledger is of all of that.
+    config.pool_size = config.ledger = None
     pool, _ = configured_pool(config, pairing.pool, {})
     base, ledger = base_model(config, replace(pairing, pool=pool))
     finetuned: LightningModule = make(config.model)

@@ -1,9 +1,12 @@
 """What a run of the app measures."""
 
+import numpy as np
 import pytest
 
 from lightning_mixcd.app import chain, finetune
 from lightning_mixcd.app.run import check_options
+from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.records import read_records
 from lightning_mixcd.tasks import Classifier
 from tests.app.composing import composed
@@ -26,6 +29,26 @@ def test_a_run_pays_for_the_ledger_of_what_it_may_rehearse(tmp_path):
         return finetune.train(config).compute_units
 
     assert units("part", "pool_size=100") == units("all") - 500
+
+
+@pytest.fixture
+def given(tmp_path):
+    """A ledger of the whole pool, that of another base model."""
+    arrays = {"correct": [True] * 600, "loss": [0.1] * 600, "features": np.zeros((600, 2), np.float16)}
+    Ledger.from_arrays(**arrays).save(tmp_path / "given.ledger")
+    return f"ledger={tmp_path}/given.ledger"
+
+
+def test_ledger_that_is_given_is_the_only_one(given, tmp_path):
+    record = finetune.train(composed(tmp_path / "run", "base.max_epochs=1", "trainer.max_epochs=1", given))
+    assert record.steps == 11
+    assert {path.parent.name for path in tmp_path.rglob("header.json")} == {"given.ledger"}
+
+
+def test_ledger_of_more_than_is_rehearsed_is_refused_before_a_base_model_is_made(given, tmp_path):
+    with pytest.raises(LedgerError, match=r"`pool` must be the one the ledger was made from.*600 vs 50"):
+        finetune.train(composed(tmp_path / "run", given, "pool_size=50"))
+    assert not (tmp_path / "base").exists()
 
 
 def train_in_two(folder):

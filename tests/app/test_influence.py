@@ -198,6 +198,8 @@ def test_scored_ledger_steers_the_next_run(run):
     explained(run, "solver=exact", "each=0")
     ledger = f"ledger={run}/influence/base.ledger"
     trained(run.parent, "two", "strategy=most_supportive", ledger, "trainer.max_epochs=1")
+    # It can be asked in turn, where its ledger already has scores.
+    assert load_run(run.parent / "two").ledger == load_run(run).ledger
     trained(
         run.parent,
         "three",
