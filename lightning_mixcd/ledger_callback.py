@@ -78,8 +78,8 @@ class LedgerCallback(Callback):
 
     What is recorded is each sample's correctness and loss when it was trained on last: in train mode, and by
     a model that still changed a little afterwards. `record_ledger` is exact and costs a pass. Training that
-    ends before its last epoch, for example by early stopping, leaves no ledger, and a warning says so. With
-    `fast_dev_run` outputs are read, and nothing is recorded.
+    ends before its last epoch, for example by early stopping, or leaves samples out of it, leaves no ledger,
+    and a warning says so. With `fast_dev_run` outputs are read, and nothing is recorded.
 
     Args:
         path: Folder of the ledger.
@@ -89,7 +89,7 @@ class LedgerCallback(Callback):
 
     Raises:
         LedgerError: At the start of training, if an epoch would leave samples out, or there is a finished
-            ledger at `path`; at its end, if samples were left out.
+            ledger at `path`.
         TypeError: If `dataset` is no `IndexedDataset`.
         ValueError: If `keep` holds something else, or features as coordinates.
 
@@ -195,6 +195,16 @@ class LedgerCallback(Callback):
             warnings.warn(
                 "No ledger was recorded, because training ended before its last epoch "
                 f"({trainer.max_epochs}). Use `record_ledger` with the trained module.",
+                stacklevel=2,
+            )
+            return
+        size, recorded = len(self.dataset), self._writer.n_recorded
+        if recorded < size:
+            # An error would take what comes behind `fit` with it, such as saving what was trained.
+            warnings.warn(
+                f"No ledger was recorded, because the last epoch must hold all {size} samples of the pool, "
+                f"got {recorded}. Use `record_ledger` with the trained module and another folder than "
+                f"`{self.path}`, which is unfinished.",
                 stacklevel=2,
             )
             return

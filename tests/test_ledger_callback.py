@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from lightning_mixcd import CaptureError, HeadProbe, Ledger, LedgerError, MixCD, Readout, RehearsalCallback
+from lightning_mixcd import (
+    CaptureError,
+    HeadProbe,
+    Ledger,
+    LedgerError,
+    MixCD,
+    Readout,
+    RehearsalCallback,
+    record_ledger,
+)
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
 from tests.toys import N_POOL, OnBatchEnd, Toy, finetune, pool, trainer
 
@@ -175,11 +184,21 @@ def test_finished_ledger_is_refused_before_the_first_step(tmp_path):
     assert module.seen == []
 
 
-def test_sampler_that_repeats_is_found_out_at_the_end(tmp_path):
+def test_sampler_that_repeats_costs_the_ledger_and_not_the_training(tmp_path):
+    class Ended(pl.Callback):
+        ends = 0
+
+        def on_train_end(self, trainer, pl_module):
+            self.ends += 1
+
     torch.manual_seed(0)
-    sampler = RandomSampler(pool(), replacement=True)
-    with pytest.raises(LedgerError, match=r"must have all 60 rows, got \d+"):
-        pretrain(tmp_path / "l", sampler=sampler, shuffle=None)
+    sampler, other = RandomSampler(pool(), replacement=True), Ended()
+    with pytest.warns(UserWarning, match=r"No ledger was recorded.*hold all 60 samples of the pool, got \d"):
+        callback, module = pretrain(tmp_path / "l", None, other, sampler=sampler, shuffle=None)
+    assert (callback.ledger, other.ends) == (None, 1)
+    with pytest.raises(LedgerError, match=r"is unfinished: \d+ of 60 recorded"):
+        Ledger.open(tmp_path / "l")
+    assert record_ledger(module, pool(), tmp_path / "other").size == N_POOL
 
 
 def test_loader_of_something_else_is_refused(tmp_path):
