@@ -54,7 +54,7 @@ class TransformerModule(LightningModule, ABC):
             batch: The batch.
 
         Returns:
-            What validation logs the mean of, by name, each `(B,)`.
+            What validation logs the mean of, by name, each of all rows or of some, `(B,)` at most.
         """
 
     @override

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from typing_extensions import override
@@ -17,8 +18,9 @@ class Writer(TransformerModule):
     """Writes texts. A row is right by the tokens that it would write after the true ones before them.
 
     The loss of a row is the mean over its tokens, and that of a batch the mean over its rows: a long text
-    counts as much as a short one, and rows do not depend on what they share a batch with. Validation logs the
-    accuracy, `loss`, and `token_accuracy`.
+    counts as much as a short one, and rows do not depend on what they share a batch with. A row without
+    tokens is wrong, does not count in the loss, and has none of its own: a ledger refuses it. Validation logs
+    the accuracy, `loss`, and `token_accuracy`.
 
     Args:
         network: A Transformers model for `"Seq2SeqLM"` or `"CausalLM"`, see `load_network`.
@@ -60,16 +62,24 @@ class Writer(TransformerModule):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        labels = batch["labels"]
         if self._has_decoder:
             # It makes what the decoder reads of the labels, put one place on.
             logits = self.network(**batch, use_cache=False)["logits"]
         else:
             inputs = {key: values for key, values in batch.items() if key != "labels"}
-            logits, labels = self.network(**inputs, use_cache=False)["logits"][:, :-1], labels[:, 1:]
-        losses, right = token_readings(logits, labels)
-        correct = (right >= self.min_token_accuracy) & (losses.detach() <= self.max_loss)
-        return {"loss": losses.mean(), "losses": losses, "correct": correct, "token_accuracy": right}
+            logits = self.network(**inputs, use_cache=False)["logits"][:, :-1]
+        losses, right = token_readings(logits, self._told(batch))
+        there = self._has_tokens(batch)
+        correct = there & (right >= self.min_token_accuracy) & (losses.detach() <= self.max_loss)
+        loss = losses.where(there, 0).sum() / there.sum().clamp(min=1)
+        return {"loss": loss, "losses": losses, "correct": correct, "token_accuracy": right}
+
+    # The labels that logits are compared with.
+    def _told(self, batch: Batch) -> Tensor:
+        return batch["labels"] if self._has_decoder else batch["labels"][:, 1:]
+
+    def _has_tokens(self, batch: Batch) -> Tensor:
+        return (self._told(batch) != -100).any(dim=1)
 
     @override
     def on_validation_epoch_start(self) -> None:
@@ -94,7 +104,7 @@ class Writer(TransformerModule):
         return {
             "accuracy": outputs["correct"],
             "token_accuracy": outputs["token_accuracy"],
-            "loss": outputs["losses"],
+            "loss": outputs["losses"][self._has_tokens(batch)],
         }
 
 
@@ -107,7 +117,7 @@ def token_readings(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Mean loss over the tokens of each row in nats, and the share of them with the highest logit, `(B,)`
-        each.
+        each; NaN, without a gradient, and 0 where there is none.
 
     Example:
         >>> import torch
@@ -119,4 +129,7 @@ def token_readings(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     n_tokens = there.sum(dim=1)
     losses = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view_as(labels)
     right = (logits.argmax(dim=2) == labels) & there
-    return losses.sum(dim=1) / n_tokens, right.sum(dim=1) / n_tokens
+    # Divided by 0, a loss would pass a NaN on to the weights even where it is left out.
+    at_least = n_tokens.clamp(min=1)
+    mean = losses.sum(dim=1) / at_least
+    return mean.masked_fill(n_tokens == 0, torch.nan), right.sum(dim=1) / at_least

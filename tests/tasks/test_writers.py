@@ -80,6 +80,34 @@ def test_a_row_is_right_by_the_share_of_its_tokens_and_by_its_loss():
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("options", [{}, {"min_token_accuracy": 0, "max_loss": 99.0}])
+def test_row_without_tokens_is_wrong_and_leaves_the_others_alone(form, options):
+    def trained(rows):
+        batch, _ = ragged(form, [5, 8, 6], seed=0)
+        batch["labels"][1] = -100
+        if form == "causal":
+            batch["labels"][1, 0] = 3  # the first token is told by nothing
+        model = Writer(network(form), **options).eval()
+        chosen = {name: values[rows] for name, values in batch.items()}
+        outputs = model.training_step(chosen, 0)
+        outputs["loss"].backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        return outputs, model.scores(outputs, chosen), torch.cat([g.flatten() for g in gradients])
+
+    (outputs, scores, gradient), (expected, expected_scores, its_gradient) = (
+        trained([0, 1, 2]),
+        trained([0, 2]),
+    )
+    torch.testing.assert_close(outputs["loss"], expected["loss"])
+    torch.testing.assert_close(gradient, its_gradient)
+    assert outputs["losses"].isnan().tolist() == [False, True, False]
+    assert not outputs["correct"][1]
+    torch.testing.assert_close(scores["loss"], expected_scores["loss"])
+    nothing, _, gradient = trained([1])
+    assert (nothing["loss"], gradient.norm()) == (0, 0)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_scores_are_those_of_the_rows(form):
     batch, _ = ragged(form, [5, 8], seed=0)
     model = module(form).eval()
