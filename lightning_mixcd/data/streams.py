@@ -81,16 +81,27 @@ class Streams(Dataset[Any]):
             Both.
 
         Raises:
-            ValueError: If there is no such field.
+            ValueError: If there is no such field, or what is said is neither true nor false.
         """
         field = self.base_correct
         if field is None:
             return True, sample
         if not isinstance(field, str):
-            return bool(field(sample)), sample
+            return _flag(field(sample), name), sample
         if not isinstance(sample, Mapping) or field not in sample:
             raise ValueError(
                 f"`base_correct` must be a field of every sample, got {field!r}, which a "
                 f"{type(sample).__name__} of stream {name!r} does not have. Pass a function of the sample."
             )
-        return bool(sample[field]), {key: value for key, value in sample.items() if key != field}
+        return _flag(sample[field], name), {key: value for key, value in sample.items() if key != field}
+
+
+# Any text would be true, "False" too.
+def _flag(value: Any, stream: str) -> bool:  # noqa: ANN401 -- whatever is streamed
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    if plain not in (0, 1):
+        raise ValueError(
+            f"`base_correct` must say True or False (or 1 or 0) of every sample, got {value!r} in stream "
+            f"{stream!r}. Pass a function of the sample, such as lambda sample: sample['right'] == 'yes'."
+        )
+    return bool(plain)

@@ -193,6 +193,22 @@ def test_base_correctness_may_be_a_function_or_unknown():
     assert not Run(base_correct=None).step(20)["batch"]["right"].all()
 
 
+@pytest.mark.parametrize("given", ["False", "yes", "", 2, None, float("nan"), torch.ones(2)])
+@pytest.mark.parametrize("as_field", [True, False])
+def test_base_correctness_that_is_neither_true_nor_false_is_refused(given, as_field):
+    how = "right" if as_field else (lambda sample: sample["right"])
+    streams = Streams({"news": [{}]}, base_correct=how)
+    with pytest.raises(ValueError, match=r"`base_correct` must say True or False.*in stream 'news'\. Pass"):
+        streams.judge("news", {"right": given})
+
+
+@pytest.mark.parametrize("kind", [bool, int, float, np.bool_, np.int64, torch.tensor])
+def test_base_correctness_may_be_a_number_or_a_tensor(kind):
+    streams = Streams({"news": [{}]}, base_correct="right")
+    for right in (True, False):
+        assert streams.judge("news", {"right": kind(right), "x": 3}) == (right, {"x": 3})
+
+
 @pytest.mark.parametrize("make", [Plain, Torch, "hf", "hf shuffled"], indirect=True)
 def test_rows_do_not_depend_on_who_fetches(make):
     alone = Run(make).steps(20)
