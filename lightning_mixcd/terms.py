@@ -167,10 +167,12 @@ class Terms:
         )
 
     def metrics(self) -> dict[str, Tensor]:
-        """Return what penalties log, by name."""
+        """Return what penalties log, by name of their kind; the second of a kind is `EWC_2`, and so on."""
+        kinds = [type(penalty).__name__ for penalty in self.penalties]
+        places = [kinds[: i + 1].count(kind) for i, kind in enumerate(kinds)]
         return {
-            f"{type(penalty).__name__}/{name}": value
-            for penalty in self.penalties
+            f"{kind}/{name}" if place == 1 else f"{kind}_{place}/{name}": value
+            for kind, place, penalty in zip(kinds, places, self.penalties, strict=True)
             for name, value in penalty.metrics().items()
         }
 

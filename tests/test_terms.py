@@ -342,6 +342,20 @@ def test_metrics_are_logged_by_the_name_of_the_penalty():
     assert logger.values("rehearsal/Telling/mood") == [0.5] * 5
 
 
+def test_metrics_of_several_penalties_of_a_kind_are_told_apart():
+    class Telling(Penalty):
+        def __init__(self, mood):
+            self.mood = mood
+
+        def metrics(self):
+            return {"mood": torch.tensor(self.mood)}
+
+    logger = Listed()
+    fit([Telling(0.5), Noting(), Telling(0.25)], logger=logger, log_every_n_steps=1)
+    assert logger.values("rehearsal/Telling/mood") == [0.5] * 5
+    assert logger.values("rehearsal/Telling_2/mood") == [0.25] * 5
+
+
 def test_manual_optimization_is_refused():
     class Manual(LightningModule):
         automatic_optimization = False
