@@ -78,10 +78,13 @@ def explain(config: DictConfig, output: Path) -> list[Explanation]:
         return Explanation(title, supporting, opposing, worst), scores
 
     together, scores = explained(f"{words}: {len(samples)}", samples, output / "scores.npy")
-    found = [together]
+    found, stale = [together], {*output.glob("scores_*.npy")}
     for query in samples[: config.each] if len(samples) > 1 else []:
         path = output / f"scores_{query.index}.npy"
         found.append(explained(f"Sample {query.index} alone", [query], path)[0])
+        stale.discard(path)
+    for path in stale:  # of an earlier call, about other samples
+        path.unlink()
     _write(config, run, found, output)
     _write_ledger(ledger, scores, output / "base.ledger")
     return found

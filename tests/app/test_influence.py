@@ -212,6 +212,13 @@ def test_scored_ledger_steers_the_next_run(run):
         trained(run.parent, "four", "strategy=most_supportive", ledger, "seed=1", "base.max_epochs=1")
 
 
+def test_scores_of_an_earlier_call_do_not_stay_beside_those_of_this_one(run):
+    output, _ = explained(run, "queries=new", "index=[0,1,2]", "each=3", "solver=exact")
+    assert {path.name for path in output.glob("scores_*")} == {f"scores_{i}.npy" for i in range(3)}
+    explained(run, "queries=new", "index=[1,4]", "each=2", "solver=exact")
+    assert {path.name for path in output.glob("scores_*")} == {"scores_1.npy", "scores_4.npy"}
+
+
 def test_command_prints_a_table_and_says_where_the_rest_is(run, monkeypatch, capsys):
     monkeypatch.chdir(run.parent)
     arguments = [
