@@ -18,11 +18,15 @@ class TrainingBudget(Callback):
 
     Args:
         units: Compute units, 3 per row of a training batch; None for no end.
+
+    Attributes:
+        exhausted: Whether `fit` was ended because they were spent.
     """
 
     def __init__(self, units: int | None) -> None:
         self.units = units
         self.spent = 0
+        self.exhausted = False
 
     @override
     def on_train_batch_end(
@@ -30,7 +34,7 @@ class TrainingBudget(Callback):
     ) -> None:
         self.spent += 3 * n_rows(batch) * trainer.world_size
         if self.units is not None and self.spent >= self.units:
-            trainer.should_stop = True
+            self.exhausted = trainer.should_stop = True
 
     @override
     def state_dict(self) -> dict[str, Any]:

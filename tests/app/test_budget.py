@@ -4,6 +4,7 @@ import pytest
 
 from lightning_mixcd import Oracle, RehearsalCallback, Uniform
 from lightning_mixcd.app.budget import TrainingBudget
+from lightning_mixcd.app.outcome import Outcome
 from tests.toys import Finetune, Toy, ledger, pool, trainer
 
 UNITS = 500
@@ -24,7 +25,19 @@ def test_oracle_gets_the_steps_that_uniform_rehearsal_can_afford():
 
 
 def test_without_a_budget_a_run_goes_on():
-    assert steps(Oracle(), TrainingBudget(None))[0] == 50 * 5
+    budget = TrainingBudget(None)
+    assert steps(Oracle(), budget)[0] == 50 * 5
+    assert not budget.exhausted
+
+
+@pytest.mark.parametrize(("units", "ended"), [(UNITS, True), (10**6, False)])
+def test_run_that_a_budget_ended_is_known_to_be(units, ended):
+    rehearsal = RehearsalCallback(Oracle(), pool=pool(), ledger=ledger(), mix_ratio=0.5)
+    outcome, run = Outcome(rehearsal), trainer(rehearsal, TrainingBudget(units), max_epochs=3)
+    run.callbacks.append(outcome)
+    run.fit(Toy(), datamodule=Finetune())
+    outcome.collect(run)
+    assert outcome.exhausted == ended
 
 
 @pytest.mark.parametrize("first", [1, 13])
