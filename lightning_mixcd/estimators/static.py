@@ -1,11 +1,13 @@
 """Rates that are known beforehand."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_number
 from lightning_mixcd.estimators.base import Estimator
 
 __all__ = ["Static"]
@@ -18,6 +20,7 @@ class Static(Estimator):
         rates: Damage rate per bin, each in [0, 1], at least one above 0, `(K,)`.
 
     Raises:
+        TypeError: If these are no numbers.
         ValueError: If a rate is out of range, or all are 0.
 
     Example:
@@ -28,10 +31,16 @@ class Static(Estimator):
     """
 
     def __init__(self, rates: Sequence[float]) -> None:
-        self.known = torch.tensor(list(rates), dtype=torch.float32)
+        given: Any = rates
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise TypeError(f"`rates` must be a list of one rate per bin, got {rates!r}. Pass [0.1, 0.4].")
+        given = [rate.tolist() if isinstance(rate, Tensor) else rate for rate in given]
+        for rate in given:
+            check_number(rates=rate)
+        self.known = torch.tensor(given, dtype=torch.float32)
         if not ((self.known >= 0) & (self.known <= 1)).all() or not self.known.any():
             raise ValueError(
-                f"`rates` must be in [0, 1] and above 0 somewhere, got {list(rates)}. "
+                f"`rates` must be in [0, 1] and above 0 somewhere, got {given}. "
                 "Measure them in a pilot run, or use `DecayedBeta`."
             )
 

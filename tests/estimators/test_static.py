@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,23 @@ def test_what_is_no_rate_is_refused(rates):
         ValueError, match=r"`rates` must be in \[0, 1\] and above 0 somewhere, got .*pilot run"
     ):
         Static(rates)
+
+
+@pytest.mark.parametrize("rates", ["2x", "0.5", 0.5, None])
+def test_what_is_no_list_is_refused(rates):
+    with pytest.raises(TypeError, match=r"`rates` must be a list of one rate per bin, got .*\. Pass"):
+        Static(rates)
+
+
+@pytest.mark.parametrize("rates", [["0.1", 0.4], [True, False], [[0.1], [0.2]], torch.ones(2, 1) / 2])
+def test_rates_are_numbers(rates):
+    with pytest.raises(TypeError, match=r"`rates` must be a number, got "):
+        Static(rates)
+
+
+@pytest.mark.parametrize("make", [tuple, torch.tensor, np.array, iter])
+def test_rates_may_be_given_as_anything_that_holds_numbers(make):
+    assert Static(make([0.5, 0.25])).rates().tolist() == [0.5, 0.25]
 
 
 def test_other_number_of_bins_is_refused():
