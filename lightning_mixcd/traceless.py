@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
 from torchmetrics import Metric
 
@@ -51,7 +52,7 @@ def plain(batch: Any) -> Any:  # noqa: ANN401 -- any structure
 
 @contextmanager
 def quiet(module: nn.Module) -> Iterator[None]:
-    """Put a module into eval mode without gradients, mute its log and spare its metrics, for a while.
+    """Put a module into eval mode without gradients, mute its log and its loggers, spare its metrics.
 
     Args:
         module: The module.
@@ -75,7 +76,7 @@ def quiet(module: nn.Module) -> Iterator[None]:
         loud.__dict__["log"] = _mute
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _mute_loggers(module):
             yield
     finally:
         for loud, own in zip(muted, own_logs, strict=True):
@@ -86,6 +87,20 @@ def quiet(module: nn.Module) -> Iterator[None]:
             setattr(parent, name, metric)
         for m, mode in modes:
             m.training = mode
+
+
+# What a step writes to them by itself, as with `self.logger.experiment`.
+@contextmanager
+def _mute_loggers(module: nn.Module) -> Iterator[None]:
+    trainer = getattr(module, "_trainer", None)
+    if not isinstance(trainer, Trainer):
+        yield
+        return
+    loggers, trainer.loggers = trainer.loggers, [DummyLogger() for _ in trainer.loggers]
+    try:
+        yield
+    finally:
+        trainer.loggers = loggers
 
 
 def _mute(*args: object, **settings: object) -> None:

@@ -15,7 +15,18 @@ from lightning_mixcd import CaptureError, MixCD, Oracle, Pool, PoolError, Rehear
 from lightning_mixcd.capture import Readout
 from lightning_mixcd.probe import Probe
 from lightning_mixcd.traceless import quiet
-from tests.toys import Listed, Toy, base_state, finetune, ledger, network, plain_readings, pool, trainer
+from tests.toys import (
+    N_POOL,
+    Listed,
+    Toy,
+    base_state,
+    finetune,
+    ledger,
+    network,
+    plain_readings,
+    pool,
+    trainer,
+)
 
 
 def readings(probe, index):
@@ -271,6 +282,32 @@ def test_mute_keeps_a_log_of_the_users_own():
     with quiet(module):
         assert module.log is not own
     assert module.log is own
+
+
+def test_what_a_step_writes_to_its_logger_is_of_training_alone(tmp_path):
+    class Writing(Toy):
+        def training_step(self, batch, batch_idx):
+            self.logger.log_metrics({"mine": 1.0}, step=self.trainer.global_step)
+            self.logger.experiment.add_scalar("mine", 1.0)
+            return super().training_step(batch, batch_idx)
+
+    class Experiment(Listed):
+        calls = 0
+
+        @property
+        def experiment(self):
+            return self
+
+        def add_scalar(self, name, value):
+            self.calls += 1
+
+    logger, module = Experiment(), Writing()
+    callback = RehearsalCallback(Oracle(every_n_steps=2), pool=pool(), ledger=tmp_path / "l")
+    run = trainer(callback, logger=logger, log_every_n_steps=0)
+    run.fit(module, DataLoader(finetune(), 8))
+    assert module.rows_forwarded > 2 * N_POOL
+    assert (len(logger.values("mine")), logger.calls) == (5, 5)
+    assert run.loggers == [logger]
 
 
 def test_metrics_that_share_their_counts_are_spared_together():
