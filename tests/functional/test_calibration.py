@@ -49,4 +49,7 @@ def test_nothing_seen_makes_all_cells_alike_and_rates_stay_in_range():
     assert 0 < nothing[0, 0] < 1
     seen = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
     assert crossed_rates(seen, seen).amax() <= 1
+    # A row of ten times the damage of the other, and a column where that one has nearly all damaged.
+    damaged, seen = torch.tensor([[900.0, 0], [90, 900]]), torch.tensor([[1000.0, 0], [1000, 1000]])
+    assert crossed_rates(damaged, seen)[0, 1] == 1
     assert crossed_rates(torch.zeros(2, 2), seen).amin() > 0

@@ -113,6 +113,15 @@ class TestPermute:
         # Neighbours land far apart, in all parts of the range.
         assert fits(np.histogram(values, bins=8, range=(0, size))[0])
 
+    @pytest.mark.parametrize("bits", [12, 13])
+    def test_one_bit_of_the_place_changes_each_bit_of_the_value_half_of_the_time(self, bits):
+        places = np.arange(2**bits)
+        values = permute(places, 2**bits, 3)
+        for flipped in range(bits):
+            changed = values ^ values[places ^ (1 << flipped)]
+            shares = [(changed >> bit & 1).mean() for bit in range(bits)]
+            assert shares == pytest.approx([0.5] * bits, abs=0.06)
+
     @pytest.mark.parametrize("size", [2, 3, 5, 6, 7])
     def test_every_value_is_equally_likely_in_every_place(self, size):
         keys = 4000
