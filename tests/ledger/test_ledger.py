@@ -202,6 +202,24 @@ def test_clones_are_equal_and_read_only(path, clone):
         cloned.loss[0] = 1
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        copy.copy,
+        copy.deepcopy,
+        lambda ledger: pickle.loads(pickle.dumps(ledger)),  # noqa: S301 - our own
+        lambda ledger: ledger.with_columns(x=np.zeros(SIZE)),
+        Ledger.with_all_correct,
+    ],
+)
+def test_what_it_cost_and_whom_it_trusts_stay_with_a_ledger(path, changed):
+    ledger = changed(Ledger.open(path, check_model=False))
+    assert ledger.forwards == Ledger.open(path).forwards > 0
+    ledger.verify_model(nn.Linear(5, 5))
+    with pytest.raises(LedgerError, match="other architecture"):
+        changed(Ledger.open(path)).verify_model(nn.Linear(5, 5))
+
+
 def test_repr_tells_size_and_columns():
     assert (
         repr(Ledger.from_arrays([True], [0.5])) == "Ledger(size=1, columns=('correct', 'loss'), forwards=0)"
