@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from lightning_mixcd.ledger import Ledger
-from lightning_mixcd.partitions import ByLabel, Shuffled
+from lightning_mixcd.partitions import ByLabel, Partition, Shuffled
 
 
 def ledger(n=3000):
@@ -37,3 +37,14 @@ def test_seed_decides():
     a, b, c = (Shuffled(ByLabel(), seed=seed).bins(made) for seed in (1, 1, 2))
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)
+
+
+def test_bins_that_a_partition_keeps_are_left_alone():
+    class Kept(Partition):
+        def assign(self, ledger):
+            return kept
+
+    kept = np.repeat(np.arange(3, dtype=np.int8), 1000)
+    before = kept.copy()
+    assert not np.array_equal(Shuffled(Kept()).bins(ledger()), kept)
+    assert np.array_equal(kept, before)
