@@ -138,10 +138,8 @@ def test_counts_fade_once_per_optimizer_step(accumulate, n_batches):
         rows = [row for row, i in enumerate(index.tolist()) if i >= 0]
         wrong = [bool(before[index[r]]) and int(outputs["logits"][r].argmax()) != int(y[r]) for r in rows]
         place = run.fit_loop.epoch_loop.batch_idx
-        window = min(accumulate, n_batches - place // accumulate * accumulate)
         begun = 0 if run.global_step > (seen[-1][3] if seen else 0) else (place % accumulate + 1)
         step = run.global_step + begun / accumulate
-        del window
         seen.append((step, len(rows), sum(wrong), run.global_step))
 
     estimator = DecayedBeta(halflife_steps=2.0)
