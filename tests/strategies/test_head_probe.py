@@ -20,7 +20,7 @@ from lightning_mixcd import (
 )
 from lightning_mixcd.ledger import LedgerWriter
 from lightning_mixcd.partitions import ByColumn, ByLabel, Shuffled
-from lightning_mixcd.strategies import HeadProbe, MixCD, ProbeMatching
+from lightning_mixcd.strategies import HeadProbe, MixCD, ProbeMatching, _probing
 from lightning_mixcd.strategies._calibration import N_BINS, margin_bins
 from lightning_mixcd.types import Outcome
 from tests.oracles.chance import fits
@@ -195,6 +195,27 @@ def test_rows_are_counted_by_predicted_margin_from_the_start(kind):
         assert [int(metrics[f"rows/{k:02d}"]) for k in range(N_BINS)] == expected
 
 
+@pytest.mark.parametrize("kind", [HeadProbe, ProbeMatching])
+def test_all_that_was_learnt_fades_by_steps(kind):
+    world = World(kind=kind, halflife_steps=10)
+    world.finetune()
+    for step in range(5):
+        world.lesson(seed=step)
+    before = world.probe.state_dict()
+    nothing = Outcome(
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0, dtype=torch.bool),
+        context=world.probe.context(torch.zeros(0, dtype=torch.int64)),
+    )
+    world.probe.update(world.probe.tally(nothing), steps=10)
+    after = world.probe.state_dict()
+    for name in ("damaged", "seen", "predicted_damaged", "predicted_seen", "own_sums", "sums"):
+        assert before[name].any()
+        assert torch.allclose(after[name], before[name] / 2)
+    assert torch.allclose(after["errors"], before["errors"] / 16)
+    assert torch.equal(after["rows"], before["rows"])
+
+
 @pytest.mark.parametrize("importance", [0.5, 1.0])
 def test_importance_weights_undo_the_aim(importance):
     world = World(importance=importance, uniform_share=0.2, candidates_per_row=1000)
@@ -227,6 +248,25 @@ def test_whole_importance_keeps_the_mean_over_the_pool():
     assert abs(weighed - rate) < 0.2 * abs(plain - rate)
 
 
+def test_importance_weights_of_every_draw_of_a_round_have_mean_one():
+    world = World(importance=1.0, candidates_per_row=5)
+    world.finetune()
+    for step in range(60):
+        world.lesson(seed=step)
+    # From the beginning of a pass on, so that no sample comes in two draws.
+    world.probe.load_draw_state(torch.zeros(1, dtype=torch.int64))
+    draws = world.probe.draw_round(4, 8, signal=world.probe.signal(), generator=generator())
+    assert draws.unique().numel() == draws.numel()
+    for index in draws:
+        assert float(world.probe.context(index)["weight"].mean()) == pytest.approx(1, rel=2e-3)
+
+
+def test_number_of_uniform_samples_is_drawn_for_each_draw_by_itself():
+    found = HeadProbe.n_uniform(4000, 5, 0.3, generator()).flatten().long()
+    assert found.unique().tolist() == [1, 2]
+    assert fits(found.bincount()[1:].numpy())
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -256,6 +296,27 @@ def test_what_is_missing_is_named():
         ValueError, match=r"`features` of the ledger must be what the head takes.*of 5 numbers"
     ):
         world.probe.setup(N, narrow, seed=0)
+
+
+def test_samples_of_very_many_parts_are_counted_in_their_own():
+    world, part = World(), torch.arange(N) % 40
+    probe = HeadProbe(partition=ByColumn("part"), uniform_share=0.5)
+    probe.attach(world.head)
+    probe.setup(N, world.ledger.with_columns(part=part), seed=0)
+    index = probe.draw(64, signal=probe.signal(), generator=generator())
+    place = probe.context(index)["place"]
+    assert torch.equal(place // N_BINS % 40, part[index])
+    assert place.max() > 40 * N_BINS
+
+
+def test_directions_are_found_all_over_a_large_pool(monkeypatch):
+    monkeypatch.setattr(_probing, "BASIS_SAMPLES", 40)
+    world = World()
+    order = world.base[:, 0].argsort()
+    columns = {"label": world.label[order], "features": world.base[order]}
+    world.probe.setup(N, Ledger.from_arrays(world.correct[order], torch.ones(N), **columns), seed=0)
+    mean = world.base[world.correct].mean(dim=0)
+    assert float(world.probe.state_dict()["mean"][0]) == pytest.approx(float(mean[0]), abs=0.3)
 
 
 def projected(world, k, folder):

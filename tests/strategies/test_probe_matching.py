@@ -92,6 +92,41 @@ def test_trust_compares_candidates_of_less_and_of_more_margin():
     assert float(ours.probe.metrics()["trust"]) == pytest.approx(1 - upper / lower, abs=1e-5)
 
 
+def test_matched_rows_stand_for_all_candidates_beside_uniform_ones_too():
+    ours, twin = (world(uniform_share=0.75, candidates_per_row=2) for _ in range(2))
+    for each in (ours, twin):
+        each.finetune(drift=False)
+    trusted(ours)
+    for seed in range(20):
+        candidates = torch.from_numpy(twin.probe.candidates(1, 8)[0])
+        by_hand = gradients(ours, candidates)
+        products = by_hand @ by_hand.mean(dim=0)
+        drawn = ours.draw(n=8, seed=seed)
+        assert torch.equal(drawn[:6], candidates[:6])
+        best = float(products[6:].max())
+        assert products[(candidates == drawn[6]).nonzero()[0]] == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.5, 1.0])
+def test_trust_is_the_share_matched_of_what_is_not_uniform_in_any_case(trust):
+    ours = world(uniform_share=0.2)
+    learnt, place = ours.probe._calibration, torch.arange(N_BINS).repeat(10**4)
+    damaged = (place < 7).float().clamp(min=1 - trust)
+    learnt.update(learnt.tally(place, damaged, torch.zeros(len(place))), steps=1)
+    index = ours.draw(n=50)
+    uniform = ours.probe.context(index)["place"] >= N_BINS
+    assert int(uniform.sum()) == pytest.approx(50 * (1 - 0.8 * trust), abs=1)
+
+
+def test_predictions_that_mislead_are_not_trusted():
+    ours = world()
+    learnt, place = ours.probe._calibration, torch.arange(N_BINS).repeat(100)
+    learnt.update(learnt.tally(place, place >= 7, torch.zeros(len(place))), steps=1)
+    assert ours.probe.metrics()["trust"] == 0
+    index = ours.draw(n=50)
+    assert (ours.probe.context(index)["place"] >= N_BINS).all()
+
+
 def test_head_must_be_one_linear_layer():
     with pytest.raises(ValueError, match=r"must be one `nn[.]Linear` for ProbeMatching, got Seq"):
         ProbeMatching().attach(nn.Sequential(nn.Linear(2, 2)))
