@@ -130,6 +130,26 @@ def test_lesson_without_rows_only_fades():
     assert torch.allclose(models.best(), fit, atol=0.1)
 
 
+def test_before_the_first_lesson_all_of_the_error_is_left():
+    assert DriftModels(BASE, D, ridge=RIDGE, halflife_steps=1.0).error() == 1
+
+
+def test_of_models_alike_but_for_rounding_the_simplest_is_chosen():
+    models = learnt(DRIFTS["linear"])
+    models.errors = torch.tensor([9.0, 1.0 + 1e-6, 1.0 + 2e-6, 1.0])
+    assert MODELS[models.chosen()] == "shift"
+    models.errors = torch.tensor([9.0, 1.001, 1.0, 1.0])
+    assert MODELS[models.chosen()] == "diagonal"
+
+
+def test_what_was_learnt_is_read_in_the_basis_that_it_was_learnt_in():
+    models = learnt(DRIFTS["linear"])
+    resumed = DriftModels(2 * BASE.flip(1), D, ridge=RIDGE, halflife_steps=1000.0)
+    resumed.load_state_dict(models.state_dict())
+    fresh = BASE[200:]
+    assert torch.equal(resumed.corrected(fresh, resumed.best()), models.corrected(fresh, models.best()))
+
+
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf"), 1e30])
 def test_features_that_overflow_are_forgotten(broken):
     models = learnt(DRIFTS["linear"], halflife_steps=1.0)
@@ -140,3 +160,11 @@ def test_features_that_overflow_are_forgotten(broken):
         models.update(models.tally(rows, DRIFTS["linear"](rows), label(rows), head()), steps=1)
     fresh = BASE[250:]
     assert torch.allclose(models.corrected(fresh, models.best()), DRIFTS["linear"](fresh), atol=0.1)
+
+
+def test_head_that_overflows_is_forgotten():
+    models, broken = learnt(DRIFTS["linear"]), nn.Linear(D, 5)
+    nn.init.constant_(broken.weight, 3e38)
+    rows = BASE[:8]
+    models.update(models.tally(rows, DRIFTS["linear"](rows), label(rows), Head(broken)), steps=1)
+    assert models.errors.isfinite().all()
