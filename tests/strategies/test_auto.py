@@ -62,8 +62,14 @@ def test_head_that_cannot_be_used_is_no_error(monkeypatch):
     monkeypatch.setattr(HeadProbe, "attach", refuse)
     strategy = Auto(HeadProbe(), MixCD())
     strategy.attach(nn.Linear(3, 2))
-    strategy.setup(20, Ledger.from_arrays([True] * 20, [0.1] * 20, features=torch.zeros(20, 3)), seed=0)
+    columns = {"features": torch.ones(20, 3), "label": torch.tensor([0, 1] * 10)}
+    record = Ledger.from_arrays([True] * 20, [0.1] * 20, **columns)
+    strategy.setup(20, record, seed=0)
     assert isinstance(strategy.chosen, MixCD)
+    monkeypatch.undo()
+    strategy.attach(nn.Linear(3, 2))
+    strategy.setup(20, record, seed=0)
+    assert isinstance(strategy.chosen, HeadProbe)
 
 
 def test_features_of_another_width_are_no_error():

@@ -67,6 +67,17 @@ def test_samples_that_come_twice_in_a_draw_are_refused():
         draw(torch.tensor([1, 2, 2]), 3)
 
 
+def test_samples_that_come_twice_in_any_draw_of_a_round_are_refused():
+    class Rounds(Given):
+        def select_round(self, n_draws, n, *, signal, generator):
+            return self.index
+
+    strategy = Rounds(torch.tensor([[1, 2], [3, 3]]))
+    strategy.setup(10, None, seed=0)
+    with pytest.raises(ValueError, match="must return 2 distinct pool indices, got 1 distinct"):
+        strategy.draw_round(2, 2, signal=None, generator=torch.Generator())
+
+
 @pytest.mark.parametrize("index", [[torch.tensor([1, 2])] * 2, torch.tensor([1, 2]), torch.tensor([[1, 2]])])
 def test_round_of_another_shape_is_refused(index):
     class Rounds(Given):

@@ -45,6 +45,15 @@ def test_a_class_of_many_blocks(monkeypatch):
     test_each_class_is_gone_through_from_its_mean_outwards_again_and_again()
 
 
+def test_half_precision_makes_no_difference_however_long_the_features():
+    half = (9000 * FEATURES).astype(np.float16)
+    found = [
+        draws(started(Grasp(), labelled(*SIZES).with_columns(features=features)), 1, 150)
+        for features in (half, half.astype(np.float64))
+    ]
+    assert found[0] == found[1]
+
+
 def test_streams_are_refused():
     with pytest.raises(ValueError, match=r"`pool` must be map-style for Grasp, got `Streams`"):
         Grasp().setup_streams(torch.ones(2), seed=0)

@@ -43,6 +43,13 @@ def test_last_seen_losses_are_kept_and_repeated_ones_averaged():
     assert strategy.signal().tolist() == pytest.approx([0.1, 0.6, 9.0, 2.0, 0.0])
 
 
+def test_a_second_run_goes_by_its_own_ledger():
+    strategy = started(LossProportional("ledger", floor=0.0), LEDGER)
+    draws(strategy, 1, 1)
+    other = Ledger.from_arrays(correct=[True] * 5, loss=[0.0, 0.0, 0.0, 0.0, 1.0])
+    assert draws(started(strategy, other), 1, 5) == [[4]] * 5
+
+
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_not_learnt(broken):
     strategy = started(LossProportional(), LEDGER)

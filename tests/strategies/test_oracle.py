@@ -58,6 +58,12 @@ def test_share_in_between_is_kept_in_the_long_run():
     assert share == pytest.approx(0.7 + 0.3 * (80 - 4) / 400, abs=0.02)
 
 
+def test_a_damaged_sample_is_as_likely_in_every_place_of_a_draw():
+    damaged = range(10, 30)
+    drawn = np.array(draws(refreshed(list(damaged), uniform_share=0.5), 6, 1500))
+    assert fits(np.isin(drawn, damaged).sum(axis=0))
+
+
 def test_few_damaged_samples_are_all_drawn_and_the_rest_is_uniform():
     strategy = refreshed([3, 50, 99], uniform_share=0.0)
     drawn = draws(strategy, 10, 300)
