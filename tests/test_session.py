@@ -226,22 +226,36 @@ def test_skipped_batch_is_not_learnt_from():
     assert float(estimator.seen) == 4 * 8
 
 
+def lone_learner():
+    return Learner(Uniform(), device=torch.device("cpu"), total=torch.clone, everyones=lambda own: [own, own])
+
+
+def give_lesson(learner, right):
+    index = torch.arange(len(right))
+    learner.add({"index": index, "base_correct": index >= 0}, Reading(torch.tensor(right)))
+    learner.learn()
+
+
 @pytest.mark.parametrize(("rank", "share"), [(0, 0.25), (1, float("nan"))])
 def test_first_process_alone_goes_on_with_what_all_have_counted(rank, share):
-    learner = Learner(
-        Uniform(), device=torch.device("cpu"), total=torch.clone, everyones=lambda own: [own, own]
-    )
-
-    def lesson(right):
-        index = torch.arange(len(right))
-        learner.add({"index": index, "base_correct": index >= 0}, Reading(torch.tensor(right)))
-        learner.learn()
-
-    lesson([True, True, True, False])
+    learner = lone_learner()
+    give_lesson(learner, [True, True, True, False])
     state = learner.state_dict(together=True)
-    lesson([False, False])
+    give_lesson(learner, [False, False])
     learner.load_state_dict(state, rank=rank, size=2)
     assert float(learner.damaged_share()) == pytest.approx(share, nan_ok=True)
+
+
+def test_share_of_damaged_rows_stays_until_the_next_lesson_and_over_a_checkpoint():
+    learner, resumed = lone_learner(), lone_learner()
+    assert learner.damaged_share() is None
+    give_lesson(learner, [True, True, True, False])
+    assert [float(learner.damaged_share()) for _ in range(2)] == [0.25, 0.25]
+    resumed.load_state_dict(learner.state_dict(together=True), rank=0, size=2)
+    for each in (learner, resumed):
+        assert float(each.damaged_share()) == 0.25
+        give_lesson(each, [True, False])
+        assert float(each.damaged_share()) == 0.5
 
 
 class Noting(MixCD):
