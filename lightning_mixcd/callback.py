@@ -132,7 +132,7 @@ class RehearsalCallback(Callback):
         needed = any(user.needs_ledger or user.needs_columns for user in users)
         ledger = self._session.ledger if needed else None
         self._units, self._own_units = 0 if ledger is None else ledger.forwards, 0
-        self._extra_units = 0
+        self._extra_units, self._backwards = 0, 0
         if self._resumed is not None:
             self.load_state_dict(self._resumed)
 

@@ -333,8 +333,9 @@ class Manual(Toy):
 # What it leaves behind.
 
 
-def test_two_fits_with_one_callback_are_two_fresh_runs():
-    callback = RehearsalCallback(MixCD(), pool=pool(), ledger=ledger(), mix_ratio=0.5)
+@pytest.mark.parametrize("make", [MixCD, lambda: Oracle(every_n_steps=2)])
+def test_two_fits_with_one_callback_are_two_fresh_runs(make):
+    callback = RehearsalCallback(make(), pool=pool(), ledger=ledger(), mix_ratio=0.5)
     first = fit(callback)
     units, rates = callback.compute_units, callback.strategy.signal().clone()
     second = fit(callback)
@@ -342,6 +343,18 @@ def test_two_fits_with_one_callback_are_two_fresh_runs():
     assert torch.equal(weights(first), weights(second))
     assert callback.compute_units == units
     assert torch.equal(callback.strategy.signal(), rates)
+
+
+def test_pass_of_a_step_that_failed_is_not_counted_in_the_next_fit():
+    def fail(*_):
+        raise RuntimeError("the user's own")
+
+    module, callback = Toy(), RehearsalCallback(Uniform(), pool=pool())
+    module.on_before_optimizer_step = fail
+    with pytest.raises(RuntimeError, match="the user's own"):
+        fit(callback, module)
+    fit(callback)
+    assert callback.compute_units == 3 * (40 + 10)
 
 
 def test_module_is_left_as_it_was():
