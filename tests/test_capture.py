@@ -71,6 +71,17 @@ def test_loss_and_label_of_the_last_rows():
     assert Readout().read({"logits": LOGITS}, (X, LABELS)).loss is None
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_loss_of_rounded_logits_is_not_rounded_itself(dtype):
+    logits = (7 * LOGITS).to(dtype)
+    rounded, exact = (
+        Readout().read({"logits": given}, (X, LABELS), with_loss=True).loss
+        for given in (logits, logits.float())
+    )
+    assert rounded.dtype == torch.float32
+    assert torch.equal(rounded, exact)
+
+
 NAN, INF = float("nan"), float("inf")
 
 
