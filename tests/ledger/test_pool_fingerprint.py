@@ -76,6 +76,18 @@ def test_first_and_last_sample_of_a_large_pool_are_probed(index):
     assert f"pool index {index}" in difference(samples(10_000), changed)
 
 
+def test_sample_that_cannot_be_read_is_compared_with_nothing():
+    class Holed(list):
+        def __getitem__(self, index):
+            if index == 2:
+                raise OSError("cannot be read")
+            return super().__getitem__(index)
+
+    holed, whole = (fingerprint_pool(pool, unreadable="skip") for pool in (Holed(samples(5)), samples(5)))
+    assert pool_difference(holed, whole) is pool_difference(whole, holed) is None
+    assert "pool index 0" in pool_difference(holed, fingerprint_pool(samples(5)[::-1]))
+
+
 def test_another_order_is_another_pool():
     assert "content: " in difference(samples(), samples()[::-1])
 
