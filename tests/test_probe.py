@@ -276,6 +276,20 @@ def test_random_transforms_give_the_same_samples_every_time():
     assert readings(probe, range(20)) == first
 
 
+def test_transforms_of_the_module_draw_anew_for_each_batch_and_the_same_every_time():
+    class Noisy(Toy):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            noise.append(float(torch.rand(())))
+            return batch
+
+    noise = []
+    probe = Probe(Noisy(), Pool(pool(), batch_size=4), Readout())
+    for _ in range(2):
+        readings(probe, range(20))
+    assert len({*noise}) == 5
+    assert noise[:5] == noise[5:]
+
+
 def test_mute_keeps_a_log_of_the_users_own():
     module = Toy()
     module.log = own = lambda *args, **kwargs: None
