@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchmetrics
 from torch import nn
+from torch.amp import GradScaler
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 from torch.nn.functional import cross_entropy
@@ -104,6 +105,12 @@ def test_gradient_is_that_of_the_modules_own_loss():
     same(found, by_hand(module, rows))
     assert not found["idle"].any()
     assert "frozen" not in found
+
+
+def test_gradient_under_loss_scaling_is_that_without():
+    module, rows = Rich(), batch()
+    found = Look(module, Readout(), scaler=GradScaler("cpu", init_scale=2.0**10)).gradient(rows)
+    same(found, by_hand(module, rows))
 
 
 def test_recurrent_layers_are_differentiated_without_cudnn():
