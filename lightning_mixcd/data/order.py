@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler, SequentialSampler
 from typing_extensions import override
 
+from lightning_mixcd.data.pool_fetch import as_it_is
 from lightning_mixcd.data.seeded import SeededFetch
 from lightning_mixcd.functional.sampling import stream_key
 
@@ -174,7 +175,7 @@ def resumable(loader: DataLoader[Any], trainer: Trainer, *, seed: int = 0) -> Da
         batch_size=loader.batch_size,
         sampler=order,
         num_workers=loader.num_workers,
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
         pin_memory=loader.pin_memory,
         drop_last=loader.drop_last,
         timeout=loader.timeout,
@@ -194,8 +195,3 @@ def _is_plain(loader: object) -> bool:
     if type(sampler) is RandomSampler:
         return not sampler.replacement and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
     return type(sampler) is SequentialSampler
-
-
-def _as_it_is(batch: object) -> object:
-    """Return what `OrderedFetch` has collated already."""
-    return batch

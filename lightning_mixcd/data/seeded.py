@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from lightning_mixcd.functional.sampling import stream_key
+from lightning_mixcd.ledger.pool_fingerprint import keep_global_rng
 
 __all__ = ["SeededFetch", "seeded"]
 
@@ -29,16 +30,11 @@ def seeded(key: int) -> Iterator[None]:
         >>> bool(a == b)
         True
     """
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    random.seed(key)
-    np.random.seed(key % 2**32)  # noqa: NPY002
-    torch.default_generator.manual_seed(key)
-    try:
+    with keep_global_rng():
+        random.seed(key)
+        np.random.seed(key % 2**32)  # noqa: NPY002
+        torch.default_generator.manual_seed(key)
         yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_rng_state(states[2])
 
 
 class SeededFetch(Dataset[Any]):
