@@ -9,6 +9,7 @@ __all__ = [
     "JoinError",
     "LedgerError",
     "PoolError",
+    "check_counts",
     "check_kept",
     "check_number",
     "check_whole",
@@ -43,6 +44,22 @@ def check_whole(**arguments: object) -> None:
         TypeError: If one is something else, such as a text from a command line.
     """
     _check_kind(arguments, Integral, "a whole number", "an int")
+
+
+def check_counts(remedy: str, **arguments: int) -> None:
+    """Refuse arguments that are no whole numbers from 1.
+
+    Args:
+        remedy: What to do, a sentence.
+        **arguments: Values by the argument's name.
+
+    Raises:
+        ValueError: If one is below 1.
+    """
+    check_whole(**arguments)
+    for name, value in arguments.items():
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}. {remedy}")
 
 
 def check_kept(found: int, given: int) -> None:

@@ -16,7 +16,7 @@ from lightning_mixcd.adapters._diki_pools import TaskPools
 from lightning_mixcd.adapters._lora import find_heads
 from lightning_mixcd.adapters.base import Adapter
 from lightning_mixcd.data.seeded import seeded
-from lightning_mixcd.errors import check_number, check_whole
+from lightning_mixcd.errors import check_counts, check_number, check_whole
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.traceless import cuda_states_kept, quiet
@@ -79,11 +79,9 @@ class DIKI(Adapter):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_whole(layers=layers, length=length, seed=seed)
+        check_counts("The default is 8.", layers=layers, length=length)
+        check_whole(seed=seed)
         check_number(speed=speed)
-        for name, value in (("layers", layers), ("length", length)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}. The default is 8.")
         if not 0 < speed < math.inf:
             raise ValueError(f"`speed` must be a positive number, got {speed}. The default is 1.")
         self.task, self.layers, self.length, self.speed = task, layers, length, speed

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.data.vocabularies import tokenizer_of
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts, check_whole
 from lightning_mixcd.types import AnyDataset
 
 __all__ = ["Pool"]
@@ -90,14 +90,13 @@ class Pool:
             )
         if len(self.dataset) == 0:
             raise ValueError("`pool` must hold at least one sample, got none.")
-        check_whole(num_workers=self.num_workers, lag=self.lag, batch_size=self.batch_size)
+        check_whole(num_workers=self.num_workers, lag=self.lag)
         if self.num_workers < 0 or self.lag < 2 * self.num_workers:
             raise ValueError(
                 f"`num_workers` must be between 0 and half of `lag` ({self.lag}), got {self.num_workers}. "
                 "Raise `lag`, so that it covers every draw waiting in a worker's queue, or use fewer workers."
             )
-        if self.batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}. The default is 64.")
+        check_counts("The default is 64.", batch_size=self.batch_size)
         if self.unreadable not in {"raise", "skip"}:
             raise ValueError(
                 f'`unreadable` must be "raise" or "skip", got {self.unreadable!r}. Pass one of them.'

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_counts
 from lightning_mixcd.live.history import History
 
 if TYPE_CHECKING:
@@ -46,11 +47,7 @@ class LiveFigures(Callback):
         new: str = "val/new/accuracy",
         prior: str = "val/prior/accuracy",
     ) -> None:
-        if every_n_validations < 1:
-            raise ValueError(
-                f"`every_n_validations` must be at least 1, got {every_n_validations}. To draw nothing, "
-                "leave the callback out."
-            )
+        check_counts("To draw nothing, leave the callback out.", every_n_validations=every_n_validations)
         self.every_n_validations = every_n_validations
         self._names = {new: "val/new/accuracy", prior: "val/prior/accuracy"}
         self._history: History | None = None

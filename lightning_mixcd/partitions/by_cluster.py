@@ -3,7 +3,7 @@
 import numpy as np
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts, check_whole
 from lightning_mixcd.functional._chunks import bin_dtype, chunks
 from lightning_mixcd.functional.sampling import permute, stream_key
 from lightning_mixcd.ledger.ledger import Ledger
@@ -40,9 +40,8 @@ class ByCluster(Partition):
     """
 
     def __init__(self, n_bins: int = 10, *, column: str = "features", seed: int = 0) -> None:
-        check_whole(n_bins=n_bins, seed=seed)
-        if n_bins < 1:
-            raise ValueError(f"`n_bins` must be at least 1, got {n_bins}. The default is 10.")
+        check_counts("The default is 10.", n_bins=n_bins)
+        check_whole(seed=seed)
         self.n_bins, self.column, self.seed = n_bins, column, seed
         self.needs_columns = (column,)
 

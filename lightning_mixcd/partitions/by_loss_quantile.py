@@ -3,7 +3,7 @@
 import numpy as np
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts
 from lightning_mixcd.functional._chunks import bin_dtype, chunks, places
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions.base import Bins, Partition
@@ -34,9 +34,7 @@ class ByLossQuantile(Partition):
     """
 
     def __init__(self, n_bins: int = 10, *, column: str = "loss") -> None:
-        check_whole(n_bins=n_bins)
-        if n_bins < 1:
-            raise ValueError(f"`n_bins` must be at least 1, got {n_bins}. The default is 10.")
+        check_counts("The default is 10.", n_bins=n_bins)
         self.n_bins, self.column, self.needs_columns = n_bins, column, (column,)
 
     @override

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts
 from lightning_mixcd.functional.sampling import permute, stream_key
 from lightning_mixcd.penalties.base import Start
 from lightning_mixcd.protocols import Seen
@@ -30,9 +30,7 @@ def check_rows(n_samples: int, labels: Labels = "sampled") -> None:
     Raises:
         ValueError: If one is out of range.
     """
-    check_whole(n_samples=n_samples)
-    if n_samples < 1:
-        raise ValueError(f"`n_samples` must be at least 1, got {n_samples}. Some hundreds are usual.")
+    check_counts("Some hundreds are usual.", n_samples=n_samples)
     if labels not in get_args(Labels):
         raise ValueError(f"`labels` must be one of {get_args(Labels)}, got {labels!r}.")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts, check_whole
 
 __all__ = ["EveryNSteps"]
 
@@ -33,9 +33,8 @@ class EveryNSteps:
     last: int | None = None
 
     def __post_init__(self) -> None:
-        check_whole(n=self.n, first=self.first, last=0 if self.last is None else self.last)
-        if self.n < 1:
-            raise ValueError(f"`n` must be at least 1, got {self.n}. 1 rehearses at every step.")
+        check_counts("1 rehearses at every step.", n=self.n)
+        check_whole(first=self.first, last=0 if self.last is None else self.last)
         if self.last is not None and self.last <= self.first:
             raise ValueError(
                 f"`last` must be above `first` ({self.first}), got {self.last}. None means no end."

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._binned import OrderedStrategy, Shuffles, one_bin
 from lightning_mixcd.strategies._recorded import RecordStrategy, Source
@@ -41,11 +41,7 @@ class HardestFirst(RecordStrategy, OrderedStrategy):
         correct_only: bool = False,
     ) -> None:
         super().__init__(source, every_n_steps=every_n_steps, correct_only=correct_only)
-        check_whole(candidates_per_row=candidates_per_row)
-        if candidates_per_row < 1:
-            raise ValueError(
-                f"`candidates_per_row` must be at least 1, got {candidates_per_row}. The default is 5."
-            )
+        check_counts("The default is 5.", candidates_per_row=candidates_per_row)
         self.candidates_per_row = candidates_per_row
 
     @override

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts
 from lightning_mixcd.functional._chunks import Bins
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._binned import NEVER, BinnedStrategy
@@ -28,9 +28,7 @@ class MemoryStrategy(BinnedStrategy):
     needs_ledger = True
 
     def __init__(self, memory_size: int) -> None:
-        check_whole(memory_size=memory_size)
-        if memory_size < 1:
-            raise ValueError(f"`memory_size` must be at least 1, got {memory_size}. A few hundred is usual.")
+        check_counts("A few hundred is usual.", memory_size=memory_size)
         self.memory_size = memory_size
 
     @abstractmethod

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number, check_whole
+from lightning_mixcd.errors import check_counts, check_number
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import Partition
 from lightning_mixcd.strategies._binned import OrderedStrategy, Shuffles, one_bin, some_correct
@@ -54,11 +54,8 @@ class Probing(OrderedStrategy):
         rank: int = 64,
         halflife_steps: float = 100.0,
     ) -> None:
-        check_whole(candidates_per_row=candidates_per_row, rank=rank)
+        check_counts("Leave it out for the default.", candidates_per_row=candidates_per_row, rank=rank)
         check_number(uniform_share=uniform_share, halflife_steps=halflife_steps)
-        for name, count in (("candidates_per_row", candidates_per_row), ("rank", rank)):
-            if count < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {count}. Leave it out for the default.")
         if not 0 <= uniform_share <= 1:
             raise ValueError(f"`uniform_share` must be in [0, 1], got {uniform_share}. The default is 0.1.")
         if not halflife_steps > 0:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._binned import some_correct
 from lightning_mixcd.strategies._needs import given, losses_of
@@ -38,9 +38,7 @@ class RecordStrategy(Strategy):
     def __init__(self, source: Source, *, every_n_steps: int, correct_only: bool) -> None:
         if source not in self.sources:
             raise ValueError(f"`source` must be one of {list(self.sources)}, got {source!r}.")
-        check_whole(every_n_steps=every_n_steps)
-        if every_n_steps < 1:
-            raise ValueError(f"`every_n_steps` must be at least 1, got {every_n_steps}. The default is 100.")
+        check_counts("The default is 100.", every_n_steps=every_n_steps)
         self.source, self.correct_only = source, correct_only
         # Of this object, not of its class.
         self.needs_loss = source == "last_seen"

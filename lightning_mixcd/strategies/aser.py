@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts
 from lightning_mixcd.functional.knn_shapley import knn_shapley
 from lightning_mixcd.protocols import Seen
 from lightning_mixcd.strategies._screening import Candidates, Screening, first, shown
@@ -55,9 +55,7 @@ class ASER(Screening):
                 f"`candidates_per_row` must be at least 3 for ASER, got {candidates_per_row}. Half of them "
                 "are not chosen from."
             )
-        check_whole(k=k)
-        if k < 1:
-            raise ValueError(f"`k` must be at least 1, got {k}. The default is 5.")
+        check_counts("The default is 5.", k=k)
         if score not in ("asvm", "asv"):
             raise ValueError(f"`score` must be 'asvm' or 'asv', got {score!r}.")
         self.k, self.score = k, score

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import normalize
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts
 from lightning_mixcd.functional._chunks import chunks
 from lightning_mixcd.ledger.columns import Array
 from lightning_mixcd.ledger.ledger import Ledger
@@ -55,9 +55,7 @@ class GSSMemory(MemoryStrategy):
 
     def __init__(self, memory_size: int, *, compared: int = 10) -> None:
         super().__init__(memory_size)
-        check_whole(compared=compared)
-        if compared < 1:
-            raise ValueError(f"`compared` must be at least 1, got {compared}. The default is 10.")
+        check_counts("The default is 10.", compared=compared)
         self.compared = compared
 
     @override

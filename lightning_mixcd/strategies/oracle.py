@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number, check_whole
+from lightning_mixcd.errors import check_counts, check_number
 from lightning_mixcd.functional.sampling import choose_bins
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._binned import OrderedStrategy, Shuffles, one_bin, some_correct
@@ -39,10 +39,8 @@ class Oracle(OrderedStrategy):
     _order: Shuffles
 
     def __init__(self, *, every_n_steps: int = 20, uniform_share: float = 0.5) -> None:
-        check_whole(every_n_steps=every_n_steps)
+        check_counts("The default is 20.", every_n_steps=every_n_steps)
         check_number(uniform_share=uniform_share)
-        if every_n_steps < 1:
-            raise ValueError(f"`every_n_steps` must be at least 1, got {every_n_steps}. The default is 20.")
         if not 0 <= uniform_share <= 1:
             raise ValueError(f"`uniform_share` must be a share in [0, 1], got {uniform_share}.")
         self.refresh_every_n_steps = every_n_steps

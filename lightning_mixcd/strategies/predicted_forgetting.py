@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number, check_whole
+from lightning_mixcd.errors import check_counts, check_number
 from lightning_mixcd.functional._chunks import chunks
 from lightning_mixcd.ledger.columns import Array
 from lightning_mixcd.ledger.ledger import Ledger
@@ -71,10 +71,8 @@ class PredictedForgetting(OrderedStrategy):
         halflife_steps: float = 100.0,
         candidates_per_row: int = 5,
     ) -> None:
-        for name, count, default in (("rank", rank, 8), ("candidates_per_row", candidates_per_row, 5)):
-            check_whole(**{name: count})
-            if count < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {count}. The default is {default}.")
+        check_counts("The default is 8.", rank=rank)
+        check_counts("The default is 5.", candidates_per_row=candidates_per_row)
         positive = {"temperature": temperature, "ridge": ridge, "halflife_steps": halflife_steps}
         check_number(**positive)
         for name, value in positive.items():
