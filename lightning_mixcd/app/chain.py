@@ -20,7 +20,7 @@ from lightning_mixcd.app.outcome import Outcome
 from lightning_mixcd.app.run import callbacks, check_options, configured_pool, method_name, quiet_trainer
 from lightning_mixcd.data import Pool, RehearsalDataModule, union_pool
 from lightning_mixcd.report.chains import ChainRecord
-from lightning_mixcd.report.files import replacing
+from lightning_mixcd.report.files import replacing, write_text
 from lightning_mixcd.report.matrix import plot_matrices
 from lightning_mixcd.report.saving import save_rows
 from lightning_mixcd.resume import newest_checkpoint
@@ -97,14 +97,14 @@ def _check(config: DictConfig, output: Path) -> None:
         )
     text = OmegaConf.to_yaml(config, resolve=True)
     known = output / "config.yaml"
-    if known.exists() and known.read_text() != text:
-        before, now = (dict(OmegaConf.create(yaml)) for yaml in (known.read_text(), text))
+    if known.exists() and (begun := known.read_text(encoding="utf-8")) != text:
+        before, now = (dict(OmegaConf.create(yaml)) for yaml in (begun, text))
         changed = sorted(key for key in {*before, *now} if str(before.get(key)) != str(now.get(key)))
         raise ValueError(
             f"`hydra.run.dir` must be a new folder or that of the same chain, but {output} has one with "
             f"another {changed}. Give another folder, or delete this one."
         )
-    rank_zero_only(_keep)(text, known)
+    rank_zero_only(write_text)(known, text)
 
 
 def _tasks(config: DictConfig) -> dict[str, LightningDataModule]:
@@ -167,13 +167,8 @@ def _stage(
 def _end(module: LightningModule, found: Stage, weights: Path, done: Path) -> None:
     with replacing(weights) as aside:
         torch.save(module.state_dict(), aside)
-    _keep(json.dumps(found), done)
+    write_text(done, json.dumps(found))
     shutil.rmtree(done.parent / "checkpoints", ignore_errors=True)
-
-
-def _keep(text: str, path: Path) -> None:
-    with replacing(path) as aside:
-        aside.write_text(text)
 
 
 def _fit(

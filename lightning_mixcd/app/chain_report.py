@@ -8,7 +8,7 @@ from rich.console import Console
 from lightning_mixcd.app.tables import print_table
 from lightning_mixcd.report.chains import SCORES, ChainRow, compare_chains, read_chains
 from lightning_mixcd.report.columns import markdown
-from lightning_mixcd.report.files import replacing
+from lightning_mixcd.report.files import replacing, write_text
 from lightning_mixcd.report.intervals import Interval
 from lightning_mixcd.report.matrix import plot_matrices
 from lightning_mixcd.report.picture import Value
@@ -50,8 +50,7 @@ def report_chains(folder: Path, *, reference: str, only: str | None, console: Co
     for note in notes:
         console.print(note, style="yellow", soft_wrap=True, markup=False)
     save_rows([_flat(row) for row in rows], folder / "chains.csv")
-    with replacing(folder / "chains.md") as aside:
-        aside.write_text(markdown(columns), encoding="utf-8")
+    write_text(folder / "chains.md", markdown(columns))
     matrices = {_title(row, rows): [row.initial, *row.accuracies] for row in rows}
     with replacing(folder / "chains.png") as aside:
         plot_matrices(matrices, tasks).savefig(aside, dpi=150)

@@ -20,7 +20,7 @@ from lightning_mixcd.data import Pool
 from lightning_mixcd.influence import score_pool
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.explained import Explanation, Sample, explained_page, table
-from lightning_mixcd.report.files import replacing
+from lightning_mixcd.report.files import write_text
 from lightning_mixcd.report.picture import Value
 from lightning_mixcd.report.saving import save_rows
 from lightning_mixcd.report.style import short
@@ -119,8 +119,7 @@ def _write(config: DictConfig, run: FinishedRun, found: Sequence[Explanation], o
     title = f"{run.record.data}, {run.record.name}: which pretrain samples predictions come from"
     settings = {str(name): value for name, value in config.items() if value is not None}
     save_rows(table(found), output / "influence.csv")
-    with replacing(output / "influence.html") as aside:
-        aside.write_text(explained_page(title, found, settings, NOTES), encoding="utf-8")
+    write_text(output / "influence.html", explained_page(title, found, settings, NOTES))
 
 
 # The files of an earlier call give way: a finished ledger does not change.

@@ -8,7 +8,7 @@ from lightning_mixcd.app.tables import print_table, wide_console
 from lightning_mixcd.report.columns import columns, markdown, values
 from lightning_mixcd.report.configs import Configs, read_configs
 from lightning_mixcd.report.figures import NAMES, figures
-from lightning_mixcd.report.files import replacing
+from lightning_mixcd.report.files import write_text
 from lightning_mixcd.report.page import page
 from lightning_mixcd.report.saving import ENDINGS, save, save_rows
 from lightning_mixcd.report.sweep import Sweep, read_sweep
@@ -46,8 +46,7 @@ def main() -> None:
 
 def _write(folder: Path, sweep: Sweep, configs: Configs) -> list[Path]:
     save_rows([values(row) for row in sweep.rows], folder / "table.csv")
-    with replacing(folder / "table.md") as aside:
-        aside.write_text(markdown(columns(sweep.rows)), encoding="utf-8")
+    write_text(folder / "table.md", markdown(columns(sweep.rows)))
     pictures = figures(sweep)
     for picture in pictures:
         save(picture, folder)
@@ -56,8 +55,7 @@ def _write(folder: Path, sweep: Sweep, configs: Configs) -> list[Path]:
     for name in {*NAMES}.difference(drawn):
         for ending in ENDINGS:
             (folder / f"{name}.{ending}").unlink(missing_ok=True)
-    with replacing(folder / "report.html") as aside:
-        aside.write_text(page(sweep, pictures, configs), encoding="utf-8")
+    write_text(folder / "report.html", page(sweep, pictures, configs))
     endings = "{" + ",".join(ENDINGS) + "}"
     names = ["report.html", "table.csv", "table.md", *(f"{name}.{endings}" for name in drawn)]
     return [folder / name for name in names]

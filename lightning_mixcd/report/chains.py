@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from lightning_mixcd.functional import task_matrix
-from lightning_mixcd.report.files import replacing
+from lightning_mixcd.report.files import write_text
 from lightning_mixcd.report.intervals import Interval, t_interval
 from lightning_mixcd.report.records import Setting
 
@@ -78,8 +78,7 @@ class ChainRecord:
         Args:
             folder: The folder, which exists.
         """
-        with replacing(folder / FILE) as aside:
-            aside.write_text(json.dumps({**asdict(self), "scores": self.scores}, indent=1) + "\n")
+        write_text(folder / FILE, json.dumps({**asdict(self), "scores": self.scores}, indent=1) + "\n")
 
 
 @dataclass(frozen=True)

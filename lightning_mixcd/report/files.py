@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["replacing", "write_text"]
 
 
 @contextmanager
@@ -29,3 +29,14 @@ def replacing(path: Path) -> Iterator[Path]:
     aside = path.with_name(f"{path.stem}.part{path.suffix}")
     yield aside
     aside.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is there whole or not at all.
+
+    Args:
+        path: The file; replaced if it exists.
+        text: What is in it.
+    """
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_mixcd.report.files import replacing
+from lightning_mixcd.report.files import write_text
 
 __all__ = ["Record", "Setting", "damaged_share", "incomplete_runs", "read_logged", "read_records"]
 
@@ -93,8 +93,7 @@ class Record:
             folder: The folder; made if need be.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / FILE) as aside:
-            aside.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        write_text(folder / FILE, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read_records(folder: Path) -> dict[Path, Record]:
