@@ -9,7 +9,7 @@ from lightning_mixcd.app.tables import print_table
 from lightning_mixcd.report.chains import SCORES, ChainRow, compare_chains, read_chains
 from lightning_mixcd.report.columns import markdown
 from lightning_mixcd.report.files import replacing, write_text
-from lightning_mixcd.report.intervals import Interval
+from lightning_mixcd.report.intervals import in_columns
 from lightning_mixcd.report.matrix import plot_matrices
 from lightning_mixcd.report.picture import Value
 from lightning_mixcd.report.records import FILE
@@ -83,8 +83,5 @@ def _flat(row: ChainRow) -> dict[str, Value]:
     values: dict[str, Value] = {"name": row.name, **row.setting._asdict(), "seeds": row.n}
     for kind, intervals in (("", row.scores), ("_gain", row.gains)):
         for name in HEADS:
-            interval: Interval | None = intervals.get(name)
-            values |= {
-                f"{name}{kind}_{end}": getattr(interval, end, None) for end in ("mean", "low", "high", "n")
-            }
+            values |= in_columns(f"{name}{kind}", intervals.get(name))
     return values | {"compute_units": row.compute_units, "seconds": row.seconds}

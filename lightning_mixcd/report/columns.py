@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from lightning_mixcd.report.intervals import Interval
+from lightning_mixcd.report.intervals import Interval, in_columns
 from lightning_mixcd.report.picture import Value
 from lightning_mixcd.report.tables import Row
 
@@ -71,7 +71,7 @@ def values(row: Row) -> dict[str, Value]:
     found: dict[str, Value] = {"name": row.name, **row.setting._asdict()}
     for name, value in vars(row).items():
         if name in INTERVALS:
-            found |= {f"{name}_{end}": getattr(value, end, None) for end in ("mean", "low", "high", "n")}
+            found |= in_columns(name, value)
         elif name not in {"name", "setting"}:
             found[name] = value
     return found

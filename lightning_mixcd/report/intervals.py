@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-__all__ = ["Interval", "fieller", "t_interval"]
+__all__ = ["Interval", "fieller", "in_columns", "t_interval"]
 
 Values = Sequence[float] | npt.NDArray[np.float64]
 
@@ -50,6 +50,11 @@ class Interval:
         if math.isinf(self.mean):
             return f"> {low}" if self.mean > 0 else f"< {high}"
         return mean if self.low == self.high else f"{mean} [{low}, {high}]"
+
+
+def in_columns(name: str, interval: Interval | None) -> dict[str, float | None]:
+    """Return an interval, if there is one, as columns of a table: `<name>_mean` and so on."""
+    return {f"{name}_{field.name}": getattr(interval, field.name, None) for field in fields(Interval)}
 
 
 def t_interval(values: Values) -> Interval:
