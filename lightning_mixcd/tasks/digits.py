@@ -1,5 +1,6 @@
 """Real handwritten digits, upright and turned: a prior and a new task without any download."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,14 @@ from lightning_mixcd.tasks.tensor_data import TensorDataModule
 __all__ = ["Digits", "Shift", "digits_pairing", "digits_task"]
 
 Shift = Literal["rot90", "rot180", "rot270", "invert", "flip", "transpose"]
+SHIFTS: dict[Shift, Callable[[Tensor], Tensor]] = {
+    "rot90": lambda images: images.rot90(1, (2, 3)),
+    "rot180": lambda images: images.rot90(2, (2, 3)),
+    "rot270": lambda images: images.rot90(3, (2, 3)),
+    "invert": lambda images: 1 - images,
+    "flip": lambda images: images.flip(3),
+    "transpose": lambda images: images.transpose(2, 3),
+}
 
 
 @dataclass(frozen=True)
@@ -86,21 +95,9 @@ def shifted(images: Tensor, shift: Shift) -> Tensor:
     Raises:
         ValueError: If there is no such shift.
     """
-    if shift == "rot90":
-        return images.rot90(1, (2, 3))
-    if shift == "rot180":
-        return images.rot90(2, (2, 3))
-    if shift == "rot270":
-        return images.rot90(3, (2, 3))
-    if shift == "invert":
-        return 1 - images
-    if shift == "flip":
-        return images.flip(3)
-    if shift == "transpose":
-        return images.transpose(2, 3)
-    raise ValueError(
-        f'`shift` must be "rot90", "rot180", "rot270", "invert", "flip" or "transpose", got {shift!r}.'
-    )
+    if shift not in SHIFTS:
+        raise ValueError(f"`shift` must be one of {[*SHIFTS]}, got {shift!r}.")
+    return SHIFTS[shift](images)
 
 
 def digits_pairing(*, shift: Shift = "rot90", batch_size: int = 32, seed: int = 0) -> Pairing:
