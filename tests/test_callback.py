@@ -31,6 +31,7 @@ from tests.toys import (
     N_POOL,
     Finetune,
     Listed,
+    LossOnly,
     OnBatchEnd,
     Toy,
     finetune,
@@ -527,10 +528,6 @@ def test_rehearsed_rows_are_weighed(weight):
 
 
 def test_a_weight_needs_losses_of_single_rows():
-    class Silent(Toy):
-        def outputs(self, loss, logits):
-            return loss
-
     callback = RehearsalCallback(Uniform(), pool=pool(), rehearsal_weight=2.0)
     with pytest.raises(CaptureError, match="cannot be read"):
-        trainer(callback, max_epochs=1).fit(Silent(), DataLoader(finetune(), 8))
+        trainer(callback, max_epochs=1).fit(LossOnly(), DataLoader(finetune(), 8))

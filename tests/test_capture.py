@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from lightning_mixcd import CaptureError, MixCD, RehearsalCallback, Uniform
 from lightning_mixcd.capture import Reading, Readout
-from tests.toys import Listed, Toy, finetune, ledger, pool, trainer
+from tests.toys import Listed, LossOnly, Toy, finetune, ledger, pool, trainer
 
 LOGITS = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
 LABELS = torch.tensor([1, 1, 1, 0])
@@ -189,11 +189,6 @@ def test_what_cannot_be_read_is_refused(outputs, batch, settings, message):
 
 
 # In a real run: modules as users write them.
-
-
-class LossOnly(Toy):
-    def outputs(self, loss, logits):
-        return loss
 
 
 class Preds(Toy):

@@ -17,7 +17,7 @@ from lightning_mixcd import (
     record_ledger,
 )
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
-from tests.toys import N_POOL, OnBatchEnd, Toy, finetune, pool, trainer
+from tests.toys import N_POOL, LossOnly, OnBatchEnd, Toy, finetune, pool, trainer
 
 
 def pretrain(path, module=None, *others, max_epochs=3, data=None, settings=None, **loader):
@@ -120,10 +120,6 @@ def test_transfer_hooks_see_the_users_batch(tmp_path):
 
 
 def test_named_submodule_is_listened_to(tmp_path):
-    class LossOnly(Toy):
-        def outputs(self, loss, logits):
-            return loss
-
     module = LossOnly(base=False)
     hooks = len(module.net._forward_hooks)
     pretrain(tmp_path / "l", module, settings={"readout": Readout(module="net")})
@@ -259,10 +255,6 @@ def test_fast_dev_run_records_nothing(n_batches, tmp_path):
 
 
 def test_fast_dev_run_finds_outputs_that_cannot_be_read(tmp_path):
-    class LossOnly(Toy):
-        def outputs(self, loss, logits):
-            return loss
-
     data = IndexedDataset(pool())
     with pytest.raises(CaptureError, match="cannot be read"):
         trainer(LedgerCallback(tmp_path / "l", data), fast_dev_run=True).fit(

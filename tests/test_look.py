@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from lightning_mixcd import CaptureError, Readout
 from lightning_mixcd.look import Look, loss_of
-from tests.toys import N_FEATURES, Toy, finetune, pool, weights
+from tests.toys import N_FEATURES, LossOnly, Toy, finetune, pool, weights
 
 
 class Rich(Toy):
@@ -345,11 +345,7 @@ def test_a_loss_is_required_where_something_starts_from_it(outputs):
 
 
 def test_a_plain_loss_is_enough_for_gradients():
-    class Bare(Toy):
-        def outputs(self, loss, logits):
-            return loss
-
-    same(Look(Bare(), Readout()).gradient(batch()), by_hand(Bare(), batch()))
+    same(Look(LossOnly(), Readout()).gradient(batch()), by_hand(LossOnly(), batch()))
 
 
 def test_a_module_that_was_compiled_whole_is_looked_at_itself():

@@ -18,6 +18,7 @@ from lightning_mixcd.traceless import quiet
 from tests.toys import (
     N_POOL,
     Listed,
+    LossOnly,
     Toy,
     base_state,
     finetune,
@@ -145,10 +146,6 @@ def test_own_step_is_what_is_run():
 
 
 def test_submodule_is_listened_to_while_looking():
-    class LossOnly(Toy):
-        def outputs(self, loss, logits):
-            return loss
-
     module = LossOnly()
     hooks = len(module.net._forward_hooks)
     probe = Probe(module, Pool(pool()), Readout(module="net"))

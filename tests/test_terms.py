@@ -16,6 +16,7 @@ from tests.toys import (
     N_FEATURES,
     POOL_IDS,
     Listed,
+    LossOnly,
     Toy,
     finetune,
     finetuned,
@@ -86,11 +87,6 @@ def test_penalty_without_a_term_changes_no_bit():
     assert torch.equal(weights(fit([Silent()])), weights(fit()))
 
 
-class Loss(Toy):
-    def outputs(self, loss, logits):
-        return loss
-
-
 class OutputOfTransformers(Toy):
     def outputs(self, loss, logits):
         from transformers.modeling_outputs import SequenceClassifierOutput
@@ -98,7 +94,7 @@ class OutputOfTransformers(Toy):
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
-@pytest.mark.parametrize("kind", [Loss, OutputOfTransformers])
+@pytest.mark.parametrize("kind", [LossOnly, OutputOfTransformers])
 def test_loss_is_found_in_whatever_is_returned(kind):
     if kind is OutputOfTransformers:
         pytest.importorskip("transformers")
