@@ -11,6 +11,8 @@ import torch
 
 from tests.processes import start
 
+N_BATCHES = 5
+
 
 def together(tmp_path_factory, module, n):
     """Folder and notes of `n` processes that ran a module; run once, also where tests run side by side."""
@@ -74,3 +76,13 @@ def joined(world_size, store):
     )
     yield
     torch.distributed.destroy_process_group()
+
+
+def alike(rank, n):
+    """Eight finetune samples a step, shared out evenly."""
+    return [list(range(8 * b + rank, 8 * b + 8, n)) for b in range(N_BATCHES)]
+
+
+def unlike(rank):
+    """One finetune sample a step on the first process, three on the second: it rehearses more often."""
+    return [[b] if rank == 0 else [10 + 3 * b, 11 + 3 * b, 12 + 3 * b] for b in range(N_BATCHES)]

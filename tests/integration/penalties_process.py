@@ -13,11 +13,10 @@ from lightning_mixcd import Pool, RehearsalCallback, Uniform
 from lightning_mixcd.partitions import ByLabel
 from lightning_mixcd.penalties import AGEM, DER, GEM, Distillation
 from tests.adapters.low_rank import learnt_by
-from tests.integration.launching import joined
+from tests.integration.launching import alike, joined, unlike
 from tests.penalties.replay import ledger_with_logits
 from tests.toys import Toy, finetune, pool, trainer, weights
 
-N_BATCHES = 5
 PENALTIES = {
     "distillation": lambda: [Distillation(2.0, rows="both")],
     "der": lambda: [DER(1.0, beta=0.5)],
@@ -42,16 +41,6 @@ def fit(name: str, batches: list[list[int]], **settings: Any) -> dict[str, Any]:
         "weights": weights(module).tolist(),
         "units": callback.compute_units,
     }
-
-
-def alike(rank: int, n: int) -> list[list[int]]:
-    """Eight finetune samples a step, shared out evenly."""
-    return [list(range(8 * b + rank, 8 * b + 8, n)) for b in range(N_BATCHES)]
-
-
-def unlike(rank: int) -> list[list[int]]:
-    """One finetune sample a step on the first process, three on the second: it rehearses more often."""
-    return [[b] if rank == 0 else [10 + 3 * b, 11 + 3 * b, 12 + 3 * b] for b in range(N_BATCHES)]
 
 
 def main(folder: Path) -> None:

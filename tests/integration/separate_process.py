@@ -13,10 +13,9 @@ from torch.utils.data import DataLoader
 
 from lightning_mixcd import MixCD, Pool, RehearsalCallback
 from lightning_mixcd.strategies import ScreenDamaged
-from tests.integration.launching import joined
+from tests.integration.launching import alike, joined, unlike
 from tests.toys import N_CLASSES, POOL_IDS, Toy, finetune, ids, ledger, pool, trainer, weights
 
-N_BATCHES = 5
 STRATEGIES = {"mixcd": MixCD, "screen_damaged": ScreenDamaged}
 
 
@@ -55,16 +54,6 @@ def fit(name: str, batches: list[list[int]], **settings: Any) -> dict[str, Any]:
         "units": callback.compute_units,
         "signal": None if signal is None else signal.tolist(),
     }
-
-
-def alike(rank: int, n: int) -> list[list[int]]:
-    """Eight finetune samples a step, shared out evenly."""
-    return [list(range(8 * b + rank, 8 * b + 8, n)) for b in range(N_BATCHES)]
-
-
-def unlike(rank: int) -> list[list[int]]:
-    """One finetune sample a step on the first process, three on the second: it rehearses more often."""
-    return [[b] if rank == 0 else [10 + 3 * b, 11 + 3 * b, 12 + 3 * b] for b in range(N_BATCHES)]
 
 
 def main(folder: Path) -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tests.integration.launching import together
-from tests.integration.penalties_process import PENALTIES, alike, fit
+from tests.integration.launching import alike, together
+from tests.integration.penalties_process import PENALTIES, fit
 from tests.penalties.replay import replay
 from tests.penalties.test_projections import along, by_step, mean_gradient, split_like
 from tests.toys import pool

@@ -8,8 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from lightning_mixcd import MixCD, Pool, RehearsalCallback, RehearsalDataModule
 from lightning_mixcd.resume import ExactResume
-from tests.integration.launching import together
-from tests.integration.separate_process import N_BATCHES, STRATEGIES, TwoHeads, alike, fit
+from tests.integration.launching import N_BATCHES, alike, together
+from tests.integration.separate_process import STRATEGIES, TwoHeads, fit
 from tests.toys import Finetune, finetune, ledger, pool, trainer, weights
 
 
