@@ -73,6 +73,14 @@ def fit(*penalties, accumulate=1, scale=None, module=None, device="cpu"):
     return after, scaler
 
 
+def assert_second_is_left_out(after, scaler, accumulate):
+    first, second, third = after[accumulate - 1 :: accumulate]
+    assert torch.equal(second, first)
+    assert scaler.get_scale() == 2.0**9
+    assert not torch.equal(third, second)
+    assert third.isfinite().all()
+
+
 @DEVICES
 @EVERY
 @pytest.mark.parametrize("name", PENALTIES)
@@ -94,11 +102,7 @@ def test_step_that_overflows_is_left_out(name, accumulate, device):
     module = Plain(overflows_at=[accumulate + accumulate // 2])
     settings = {"accumulate": accumulate, "scale": 2.0**10, "module": module, "device": device}
     after, scaler = fit(PENALTIES[name](), **settings)
-    first, second, third = after[accumulate - 1 :: accumulate]
-    assert torch.equal(second, first)
-    assert scaler.get_scale() == 2.0**9
-    assert not torch.equal(third, second)
-    assert third.isfinite().all()
+    assert_second_is_left_out(after, scaler, accumulate)
 
 
 @EVERY
@@ -117,11 +121,7 @@ def test_step_whose_rehearsed_rows_overflow_is_left_out(name, accumulate):
     """Only their own gradient overflows, which the scaler does not see when it looks at that of the step."""
     module = Plain(looks_overflow_at=[2 * accumulate - 1])
     after, scaler = fit(PENALTIES[name](), accumulate=accumulate, scale=2.0**10, module=module)
-    first, second, third = after[accumulate - 1 :: accumulate]
-    assert torch.equal(second, first)
-    assert scaler.get_scale() == 2.0**9
-    assert not torch.equal(third, second)
-    assert third.isfinite().all()
+    assert_second_is_left_out(after, scaler, accumulate)
 
 
 def test_optimizer_that_unscales_by_itself_is_refused():
