@@ -19,8 +19,8 @@ class AGEM(Penalty):
 
     A-GEM (Chaudhry et al. 2019, arXiv:1812.00420). Rehearsed rows stay out of the training batch; their own
     gradient is made before each optimizer step, in eval mode, which costs them the forward and backward that
-    they would have had in the batch. All parameters are one vector; its memory is about twice that of the
-    gradients. It works on raw gradients, before clipping and before the optimizer's own arithmetic.
+    they would have had in the batch. All parameters are one vector, of which up to five copies are held, in
+    float32. It works on raw gradients, before clipping and before the optimizer's own arithmetic.
 
     Use a strategy that learns nothing, such as `UniformCorrect`: what is kept apart teaches it nothing.
 
@@ -53,5 +53,5 @@ class AGEM(Penalty):
             sums[:-1].add_(flat(found[name] for name in gradients), alpha=rows)
             sums[-1] += rows
         sums = total(sums)
-        reference = sums[:-1] / sums[-1].clamp(min=1)
+        reference = sums[:-1].div_(sums[-1].clamp(min=1))
         overwrite(gradients.values(), project(gradient, reference))

@@ -87,7 +87,7 @@ class GEM(Penalty):
                     found = part.look.gradient(pick_rows(part.batch, rows.to(gradient.device)))
                     sums[place].add_(flat(found[name] for name in gradients), alpha=len(rows))
         if present:
-            references = total(sums) / counts[present].to(gradient.device)[:, None]
+            references = total(sums).div_(counts[present].to(gradient.device)[:, None])
             overwrite(gradients.values(), project_to_cone(gradient, references, self.margin))
 
     @override
