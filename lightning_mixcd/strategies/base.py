@@ -99,7 +99,8 @@ class Strategy(ABC):
         """
         raise ValueError(
             f"`pool` must be map-style for {type(self).__name__}, got `Streams`. Those that draw by bin can "
-            "rehearse these: MixCD, Uniform, UniformCorrect, ClassBalanced."
+            "rehearse these: MixCD, Uniform, UniformCorrect, ClassBalanced; and screens with one of the last "
+            "three as `source`."
         )
 
     @abstractmethod

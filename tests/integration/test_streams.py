@@ -10,12 +10,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_mixcd import (
     ExactResume,
+    GradientMatching,
     MixCD,
     NoRehearsal,
     Oracle,
     Pool,
     RehearsalCallback,
     RehearsalDataModule,
+    ScreenDamaged,
+    ScreenHighestLoss,
     Streams,
     Uniform,
     record_ledger,
@@ -127,6 +130,18 @@ def test_where_the_base_model_is_not_known_what_is_wrong_is_damaged(shards):
     rows = [i for step in rehearsed(module) for i in step]
     shares = log.values("rehearsal/damaged_share")
     assert sum(shares) / len(shares) == pytest.approx(1 - RIGHT[rows].float().mean().item())
+
+
+@pytest.mark.parametrize("strategy", [ScreenHighestLoss(), ScreenDamaged(), GradientMatching()])
+def test_a_screen_chooses_among_what_its_source_reads(strategy, shards):
+    module = Toy()
+    callback = RehearsalCallback(strategy, pool=streamed(shards), mix_ratio=0.5)
+    trainer(callback).fit(module, Finetune().train_dataloader())
+    steps = rehearsed(module)
+    rows, candidates = sum(map(len, steps)), int(callback.strategy.draw_state().sum())
+    assert rows
+    assert candidates >= rows * strategy.candidates_per_row
+    assert all(RIGHT[step].all() for step in steps)
 
 
 def test_what_needs_random_access_is_refused(shards, tmp_path):
