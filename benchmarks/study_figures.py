@@ -17,7 +17,7 @@ from lightning_mixcd.report.saving import save
 from lightning_mixcd.report.sweep import Sweep
 
 SHOWN = (
-    *("mixcd", "mixcd_free", "head_probe_free", "probe_matching_free"),
+    *("mixcd", "mixcd_free", "head_probe_free", "probe_matching_free", "probe_matching_part"),
     *("screen_highest_loss", "gradient_matching", "mir", "oracle"),
 )
 
@@ -34,9 +34,10 @@ def main() -> None:
         records = read_records(asked.folder / name)
         ratio = middle_ratio(records.values())
         shown = {path: run for path, run in records.items() if run.mix_ratio == ratio and _is_shown(run)}
+        sweep = Sweep(shown, {path: {} for path in shown}, "uniform")
         into = asked.figures / name
         into.mkdir(parents=True, exist_ok=True)
-        [picture] = [picture for picture in figures(Sweep(shown, {}, "uniform")) if picture.name == "pareto"]
+        [picture] = [picture for picture in figures(sweep) if picture.name == "pareto"]
         save(picture, into)
 
 

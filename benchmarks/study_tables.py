@@ -34,7 +34,8 @@ METHODS = (
     *("uniform+kd", "mixcd+kd", "head_probe+kd", "gradient_matching+kd"),
 )
 SUMMARY = (
-    *("mixcd", "mixcd_free", "head_probe", "head_probe_free", "probe_matching", "probe_matching_free"),
+    *("mixcd", "mixcd_free", "head_probe", "head_probe_free"),
+    *("probe_matching", "probe_matching_part", "probe_matching_free"),
     *("screen_highest_loss", "gradient_matching", "mir"),
 )
 DIFFERENCES = (
