@@ -18,11 +18,11 @@ while read -r pairing units every part; do
   # A part of the pool, with a ledger of that alone.
   run "$pairing" method=uniform,mixcd,head_probe,probe_matching "pool_size=$part" \
     "name=\${hydra:runtime.choices.strategy}_part"
+  # The curve of uniform rehearsal.
+  run "$pairing" method=uniform rehearsal_weight=3,8
   # Inference takes too long for the rest.
   [ "$pairing" != nli2 ] || continue
   run "$pairing" method=mixcd_shuffled,mir,oracle_75,oracle_pure
-  # The curve of uniform rehearsal.
-  run "$pairing" method=uniform rehearsal_weight=3,8
 done << PAIRINGS
 intents 14800 20 1000
 topics 17700 20 1000
