@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from lightning_mixcd.capture import Readout
 from lightning_mixcd.data.datamodule import RehearsalDataModule
-from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.data.vocabularies import check_alike
 from lightning_mixcd.errors import check_number, check_whole
@@ -91,7 +91,7 @@ class RehearsalCallback(Callback):
         self.strategy, self.penalties = strategy, _listed(penalties)
         self.rehearsal_weight, self.max_compute_units = rehearsal_weight, max_compute_units
         self.exhausted = self._spent = False
-        self.pool = pool if pool is None or isinstance(pool, Pool) else Pool(pool)
+        self.pool = None if pool is None else as_pool(pool)
         self.ledger, self.mix_ratio = ledger, mix_ratio
         self.schedule = schedule or EveryNSteps(1)
         self.readout = readout or Readout()

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from lightning_mixcd.capture import Reading, Readout
-from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.functional.drift import principal_directions
 from lightning_mixcd.kept import Keep, check_keep, columns_of, n_coordinates, values_of
@@ -81,7 +81,7 @@ def record_ledger(
         >>> record_ledger(torch.nn.Identity(), data, tempfile.mkdtemp() + "/base.ledger").correct.tolist()
         [True, True, False]
     """
-    pool = pool if isinstance(pool, Pool) else Pool(pool)
+    pool = as_pool(pool)
     finished = open_if_recorded(path, pool)
     if finished is not None:
         finished.verify_model(model)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from lightning_mixcd.app.conf import make
 from lightning_mixcd.app.run import quiet_trainer, separate_processes
-from lightning_mixcd.data import Pool
+from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.record import open_if_recorded, record_ledger
 from lightning_mixcd.report.files import replacing
@@ -60,8 +60,7 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
         LedgerError: If `ledger` is given and is none, or of another pool.
     """
     if config.ledger:
-        pool = pairing.pool if isinstance(pairing.pool, Pool) else Pool(pairing.pool)
-        open_if_recorded(Ledger.open(config.ledger, verify=False), pool)
+        open_if_recorded(Ledger.open(config.ledger, verify=False), as_pool(pairing.pool))
     before, config = config, _pretraining(config)
     parts = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "model", "base")}
     parts["trainer"] = {name: config.trainer[name] for name in OF_BOTH if name in config.trainer}

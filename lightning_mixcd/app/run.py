@@ -18,7 +18,7 @@ from lightning_mixcd.app.budget import TrainingBudget
 from lightning_mixcd.app.conf import make
 from lightning_mixcd.app.true_rates import TrueRates
 from lightning_mixcd.callback import RehearsalCallback
-from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import check_whole
@@ -166,7 +166,7 @@ def configured_pool(
         TypeError: If `pool_size` is no whole number.
         ValueError: If the pool cannot have `pool_size` samples, or a column is of other samples.
     """
-    pool = samples if isinstance(samples, Pool) else Pool(samples)
+    pool = as_pool(samples)
     pool = replace(pool, num_workers=config.num_workers, lag=config.lag, batch_size=config.pool_batch_size)
     if config.pool_size is None:
         return pool, columns

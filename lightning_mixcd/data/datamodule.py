@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from lightning_mixcd.data.order import resumable
-from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.errors import check_whole
 from lightning_mixcd.ledger import Ledger
@@ -88,7 +88,7 @@ class RehearsalDataModule(LightningDataModule):
             check_whole(order_seed=order_seed)
         super().__init__()
         self.finetune = finetune
-        self.pool = pool if isinstance(pool, Pool) else Pool(pool)
+        self.pool = as_pool(pool)
         self.mix_ratio, self.ledger = mix_ratio, ledger
         self.prior_val = prior_val
         self.order_seed = None if order_seed is None else int(order_seed)

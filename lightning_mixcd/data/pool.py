@@ -12,7 +12,7 @@ from lightning_mixcd.data.vocabularies import tokenizer_of
 from lightning_mixcd.errors import check_counts, check_whole
 from lightning_mixcd.types import AnyDataset
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "as_pool"]
 
 
 @dataclass(frozen=True)
@@ -123,3 +123,15 @@ class Pool:
     def prefetch_factor(self) -> int | None:
         """Batches that each worker holds ready: together at most half the lag."""
         return self.lag // 2 // self.num_workers if self.num_workers else None
+
+
+def as_pool(samples: Pool | AnyDataset) -> Pool:
+    """Return a pool as it is, and a dataset as the pool of its samples.
+
+    Args:
+        samples: Either.
+
+    Returns:
+        The pool.
+    """
+    return samples if isinstance(samples, Pool) else Pool(samples)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import ConcatDataset, Dataset, default_collate
 
-from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.functional.joining import join
 from lightning_mixcd.ledger.pool_fingerprint import keep_global_rng
@@ -48,7 +48,7 @@ def union_pool(pools: Mapping[str, Pool | Dataset[Any]]) -> tuple[Pool, npt.NDAr
         )
     if not pools:
         raise ValueError("`pools` must hold at least one pool, got none.")
-    parts = {name: pool if isinstance(pool, Pool) else Pool(pool) for name, pool in pools.items()}
+    parts = {name: as_pool(pool) for name, pool in pools.items()}
     for name, pool in parts.items():
         if isinstance(pool.dataset, Streams):
             raise TypeError(

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_mixcd.capture import Readout
-from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.functional.joining import n_rows
@@ -79,7 +79,7 @@ class Stage:
     @property
     def pool(self) -> Pool:
         """The data, as a pool."""
-        return self.data if isinstance(self.data, Pool) else Pool(self.data)  # type: ignore[arg-type]
+        return as_pool(self.data)  # type: ignore[arg-type]
 
     def parameters(self) -> Parameters:
         """Return the parameters that require gradients, by name, detached."""

@@ -30,16 +30,20 @@ def gradients(world, index):
     return torch.stack(found)
 
 
-def test_one_row_is_the_candidate_nearest_in_direction_to_their_mean_gradient():
-    ours, twin = (world(uniform_share=0.0, candidates_per_row=8) for _ in range(2))
+def draws(n_draws, *, n, **settings):
+    """Each draw, its candidates, and the products of their gradients with the mean of all these."""
+    ours, twin = (world(**settings) for _ in range(2))
     for each in (ours, twin):
         each.finetune(drift=False)
     trusted(ours)
-    for seed in range(20):
-        candidates = torch.from_numpy(twin.probe.candidates(1, 1)[0])
+    for seed in range(n_draws):
+        candidates = torch.from_numpy(twin.probe.candidates(1, n)[0])
         by_hand = gradients(ours, candidates)
-        products = by_hand @ by_hand.mean(dim=0)
-        chosen = ours.draw(n=1, seed=seed)
+        yield ours.draw(n=n, seed=seed), candidates, by_hand @ by_hand.mean(dim=0)
+
+
+def test_one_row_is_the_candidate_nearest_in_direction_to_their_mean_gradient():
+    for chosen, candidates, products in draws(20, n=1, uniform_share=0.0, candidates_per_row=8):
         assert products[(candidates == chosen).nonzero()[0]] == pytest.approx(float(products.max()), rel=1e-3)
 
 
@@ -93,15 +97,7 @@ def test_trust_compares_candidates_of_less_and_of_more_margin():
 
 
 def test_matched_rows_stand_for_all_candidates_beside_uniform_ones_too():
-    ours, twin = (world(uniform_share=0.75, candidates_per_row=2) for _ in range(2))
-    for each in (ours, twin):
-        each.finetune(drift=False)
-    trusted(ours)
-    for seed in range(20):
-        candidates = torch.from_numpy(twin.probe.candidates(1, 8)[0])
-        by_hand = gradients(ours, candidates)
-        products = by_hand @ by_hand.mean(dim=0)
-        drawn = ours.draw(n=8, seed=seed)
+    for drawn, candidates, products in draws(20, n=8, uniform_share=0.75, candidates_per_row=2):
         assert torch.equal(drawn[:6], candidates[:6])
         best = float(products[6:].max())
         assert products[(candidates == drawn[6]).nonzero()[0]] == pytest.approx(best, rel=1e-3)
