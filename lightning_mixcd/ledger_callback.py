@@ -78,8 +78,9 @@ class LedgerCallback(Callback):
 
     What is recorded is each sample's correctness and loss when it was trained on last: in train mode, and by
     a model that still changed a little afterwards. `record_ledger` is exact and costs a pass. Training that
-    ends before its last epoch, for example by early stopping, or leaves samples out of it, leaves no ledger,
-    and a warning says so. With `fast_dev_run` outputs are read, and nothing is recorded.
+    ends before its last epoch, for example by early stopping, or in whose last epoch samples are left out or
+    have a loss that is not finite, leaves no ledger, and a warning says so. With `fast_dev_run` outputs are
+    read, and nothing is recorded.
 
     Args:
         path: Folder of the ledger.
@@ -140,7 +141,7 @@ class LedgerCallback(Callback):
                 "afterwards."
             )
         self._end()
-        self._tries_only = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        self._records = not trainer.fast_dev_run  # type: ignore[attr-defined]
         self._hook = BatchHook(trainer, pl_module, self._take_index, name="on_before_batch_transfer")
 
     @override
@@ -159,7 +160,7 @@ class LedgerCallback(Callback):
         # A batch sampler of one's own need not say how many samples a batch has.
         per_batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", inf)
         seen, size = trainer.num_training_batches * per_batch, len(self.dataset)
-        if seen < size and not self._tries_only:
+        if seen < size and self._records:
             raise LedgerError(
                 f"Every epoch must hold all {size} samples of the pool, got {seen:.0f}. Leave out "
                 "`drop_last` and `limit_train_batches`, or use `record_ledger` afterwards."
@@ -180,36 +181,36 @@ class LedgerCallback(Callback):
         # A `RehearsalCallback` may have appended rows of another pool.
         n = len(self._index)
         values = {name: rows[:n] for name, rows in values_of(reading, self.keep).items()}
-        if self._tries_only:
+        if not self._records:
             return
         if self._writer is None:
             columns, pool = columns_of(reading, self.keep), fingerprint_pool(self.dataset.dataset)
             self._writer = LedgerWriter(self.path, len(self.dataset), columns=columns, pool=pool, model=None)
-        self._writer.write(self._index, **values)
+        try:
+            self._writer.write(self._index, **values)
+        except ValueError as error:
+            self._warn(str(error))
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._tries_only:
+        if not self._records:
             return
         if self._writer is None:
-            warnings.warn(
-                "No ledger was recorded, because training ended before its last epoch "
-                f"({trainer.max_epochs}). Use `record_ledger` with the trained module.",
-                stacklevel=2,
-            )
-            return
-        size, recorded = len(self.dataset), self._writer.n_recorded
-        if recorded < size:
-            # An error would take what comes behind `fit` with it, such as saving what was trained.
-            warnings.warn(
-                f"No ledger was recorded, because the last epoch must hold all {size} samples of the pool, "
-                f"got {recorded}. Use `record_ledger` with the trained module and another folder than "
-                f"`{self.path}`, which is unfinished.",
-                stacklevel=2,
-            )
-            return
-        self.ledger = self._writer.finish(model=fingerprint_model(pl_module), forwards=0)
-        self._writer = None
+            self._warn(f"training ended before its last epoch ({trainer.max_epochs}).")
+        elif (recorded := self._writer.n_recorded) < (size := len(self.dataset)):
+            self._warn(f"the last epoch must hold all {size} samples of the pool, got {recorded}.")
+        else:
+            self.ledger = self._writer.finish(model=fingerprint_model(pl_module), forwards=0)
+            self._writer = None
+
+    # An error would take what comes behind `fit` with it, such as saving what was trained.
+    def _warn(self, reason: str) -> None:
+        self._records = False
+        where = "" if self._writer is None else f" and another folder than `{self.path}`, which is unfinished"
+        warnings.warn(
+            f"No ledger was recorded: {reason} Use `record_ledger` with the trained module{where}.",
+            stacklevel=3,
+        )
 
     @override
     def on_save_checkpoint(

@@ -197,6 +197,18 @@ def test_sampler_that_repeats_costs_the_ledger_and_not_the_training(tmp_path):
     assert record_ledger(module, pool(), tmp_path / "other").size == N_POOL
 
 
+def test_loss_that_is_not_finite_costs_the_ledger_and_not_the_training(tmp_path):
+    class Broken(Toy):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)["loss"]
+            return {"loss": loss, "correct": batch[1] == 0, "losses": torch.full((len(batch[1]),), torch.inf)}
+
+    with pytest.warns(UserWarning, match=r"No ledger was recorded: `loss` of pool index \d+ is inf, but"):
+        callback, module = pretrain(tmp_path / "l", Broken(base=False))
+    assert callback.ledger is None
+    assert len(module.seen) == 3 * 8
+
+
 def test_loader_of_something_else_is_refused(tmp_path):
     for loader in (DataLoader(pool(), 8), IndexedDataset(pool()).loader(batch_size=8)):
         callback, module = LedgerCallback(tmp_path / "l", IndexedDataset(pool())), Toy(base=False)
