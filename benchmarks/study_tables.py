@@ -226,7 +226,7 @@ def methods(records: Sequence[Record], ratio: float) -> str:
 
 
 def weights(records: Sequence[Record]) -> str:
-    """Show what more or less weight on rehearsed rows does, new to prior accuracy.
+    """Show what weight on rehearsed rows does: new and prior accuracy, and how far above the curve that is.
 
     Args:
         records: Runs of one pairing.
@@ -236,7 +236,7 @@ def weights(records: Sequence[Record]) -> str:
     """
     ratio = middle_ratio(records)
     alike = [row for row in compare(records) if row.setting.mix_ratio == ratio and row.setting.alpha == 1]
-    cells = {(row.name, row.setting.rehearsal_weight): _arrow(row) for row in alike}
+    cells = {(row.name, row.setting.rehearsal_weight): _arrow(row, records) for row in alike}
     swept = sorted({weight for _, weight in cells})
     names = [name for name in METHODS if len([0 for other, _ in cells if other == name]) > 1]
     lines = [[name, *(cells.get((name, weight), "-") for weight in swept)] for name in names]
@@ -270,8 +270,9 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _arrow(row: Row) -> str:
-    return f"{_percent(row.new)} → {_percent(row.prior)}"
+def _arrow(row: Row, records: Sequence[Record]) -> str:
+    arrow, above = f"{_percent(row.new)} → {_percent(row.prior)}", above_curve(row, records)
+    return arrow if above is None else f"{arrow}, {text(above)}"
 
 
 def text(gain: Interval | None) -> str:
