@@ -135,11 +135,12 @@ def test_embedding_may_be_a_rule():
     np.testing.assert_array_equal(chosen, scores(1.0))
 
 
-def test_unknown_embedding_is_refused():
+@pytest.mark.parametrize("name", ["trunk", "embed", "embedding."])
+def test_unknown_embedding_is_refused(name):
     with pytest.raises(
-        ValueError, match=r"`embedding` must name a submodule.*got 'trunk'.*embedding\.weight"
+        ValueError, match=rf"`embedding` must name a submodule.*got '{name}'.*embedding\.weight"
     ):
-        influence(*stages(None), QUERY_DATA, embedding="trunk")
+        influence(*stages(None), QUERY_DATA, embedding=name)
 
 
 def test_embedding_of_another_shape_is_refused():

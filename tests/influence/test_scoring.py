@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from lightning_mixcd import Pool
 from lightning_mixcd.influence import Stage, score_pool
@@ -67,6 +69,21 @@ def test_other_direction_begins_afresh(tmp_path):
     other = {name: -value for name, value in along.items()}
     np.testing.assert_array_equal(
         score_pool(base, other, path=path, progress=False), -score_pool(base, along, progress=False)
+    )
+
+
+@pytest.mark.parametrize("other", ["model", "pool"])
+def test_other_model_or_pool_begins_afresh(other, tmp_path):
+    base, _ = stages(None, batch_size=4)
+    along, path = direction(base), tmp_path / "scores.npy"
+    with pytest.raises(KeyboardInterrupt):
+        score_pool(replace(base, data=Fragile(base.data, dies_at=9)), along, path=path, progress=False)
+    if other == "model":
+        base.module.embedding.bias.data += 1.0
+    else:
+        base = replace(base, data=ConcatDataset([base.data, base.data]))
+    np.testing.assert_array_equal(
+        score_pool(base, along, path=path, progress=False), score_pool(base, along, progress=False)
     )
 
 

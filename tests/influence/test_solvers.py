@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -48,10 +50,14 @@ def test_nothing_asked_is_nothing_found():
     assert torch.equal(found, torch.zeros_like(vector))
 
 
-def test_unfinished_solution_warns():
+def test_unfinished_solution_warns_of_how_far_it_is():
     curvature, vector = problem()
-    with pytest.warns(UserWarning, match=r"stopped after 2 iterations at .* of the first gradient"):
-        ConjugateGradients(max_iterations=2, progress=False).solve(curvature, vector)
+    solver = ConjugateGradients(max_iterations=2, progress=False)
+    with pytest.warns(UserWarning, match=r"stopped after 2 iterations at .* of the first gradient") as told:
+        found = solver.solve(curvature, vector)
+    reached = float(re.search(r"at (\S+) of", str(told[0].message))[1])
+    slope = curvature.product(vector - curvature.product(found)) - solver.damping * found
+    assert reached == pytest.approx(float(slope.norm() / curvature.product(vector).norm()), rel=0.06)
 
 
 def test_exact_refuses_large_models():

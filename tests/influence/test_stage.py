@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from lightning_mixcd import Pool
 from lightning_mixcd.influence import Curvature, Stage
@@ -40,6 +42,22 @@ def test_global_chance_is_left_alone():
     base, _ = stages(None)
     before = torch.get_rng_state()
     base.mean_loss()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_chance_in_the_samples_is_the_same_in_each_pass():
+    base, _ = stages(None)
+
+    class Noisy(Dataset):
+        def __len__(self):
+            return len(base.data)
+
+        def __getitem__(self, index):
+            x, y = base.data[index]
+            return x + torch.randn_like(x), y
+
+    noisy, before = replace(base, data=Noisy()), torch.get_rng_state()
+    assert noisy.mean_loss() == noisy.mean_loss() != base.mean_loss()
     assert torch.equal(torch.get_rng_state(), before)
 
 
