@@ -82,6 +82,16 @@ def test_labels_are_drawn_from_the_models_own_distribution():
     assert (shares - log_p.exp()).abs().max() < 0.03
 
 
+@pytest.mark.parametrize("labels", ["sampled", "all", "predicted"])
+def test_likelihood_of_half_precision_logits_is_not_rounded(labels):
+    half = torch.tensor([[0.3, -1.0, 1.2]], dtype=torch.bfloat16)
+    found, expected = (
+        log_likelihood(5, Reading(torch.ones(1, dtype=torch.bool), logits=logits), labels=labels)
+        for logits in (half, half.float())
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_sampled_information_is_that_of_its_labels():
     seeds = [begun(EWC(n_samples=N_POOL), Softmax(), seed=seed) for seed in range(12)]
     mean = torch.stack([importance(penalty)["net.bias"] for penalty in seeds]).mean(0)

@@ -192,6 +192,19 @@ class TestAdapters:
         with pytest.raises(ValueError, match=r"got 'net\.3' that does not\. Merge it"):
             fit(module, KFAC(n_samples=5))
 
+    def test_frozen_one_of_an_earlier_stage_is_part_of_the_base(self):
+        alone, beside = Adapted(), Adapted()
+        for layer in (beside.net[0], beside.net[3]):
+            for part in (layer.lora_A, layer.lora_B):
+                part["earlier"] = nn.Linear(2, 2).requires_grad_(False)
+            layer.scaling["earlier"] = 1.0
+        losses = []
+        for module in (alone, beside):
+            penalty = begun(KFAC(3.0, n_samples=20), module)
+            Knock().on_train_start(None, module)
+            losses.append(loss_of(penalty))
+        assert losses[0] == losses[1] > 0
+
     @pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
     def test_those_of_peft_are_found(self):
         from peft import LoraConfig, inject_adapter_in_model

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from lightning_mixcd import CaptureError, Pool, RehearsalCallback, Uniform
 from lightning_mixcd.partitions import ByLabel, Single
 from lightning_mixcd.penalties import AGEM, DER, EWC, GEM, KFAC, L2SP, MAS, Distillation, Flow
+from lightning_mixcd.scaling import skip_if_not_finite
 from tests.penalties.replay import full_ledger
 from tests.toys import OnBatchEnd, Toy, finetune, pool, trainer, weights
 
@@ -132,3 +133,17 @@ def test_optimizer_that_unscales_by_itself_is_refused():
     with pytest.raises(CaptureError, match=r"got AdamW that unscales within.*fused=False"):
         fit(L2SP(), scale=2.0**10, module=Fused())
     fit(L2SP(), module=Fused())
+
+
+@pytest.mark.parametrize("place", [None, 0, 1])
+def test_one_gradient_that_is_not_finite_is_enough_to_skip_the_step(place):
+    parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer, scaler = torch.optim.SGD(parameters, 0.1), GradScaler("cpu", init_scale=4.0)
+    scaler.scale(sum(parameter.sum() for parameter in parameters)).backward()
+    scaler.unscale_(optimizer)
+    if place is not None:
+        parameters[place].grad[1] = torch.nan
+    skip_if_not_finite(scaler, optimizer, [parameter.grad for parameter in parameters])
+    scaler.step(optimizer)
+    scaler.update()
+    assert [bool((parameter == 1).all()) for parameter in parameters] == [place is not None] * 2
