@@ -5,7 +5,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy, normalize
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from lightning_mixcd import (
     ExactResume,
@@ -106,6 +106,25 @@ def test_gaussian_is_of_the_frozen_features_of_the_finetune_data():
     )
     assert callback.forwards == 60
     assert module.rows == 2 * 60
+
+
+def test_gaussian_is_of_batches_as_the_loader_makes_them():
+    def doubled(samples):
+        x, y = default_collate(samples)
+        return 2 * x, y
+
+    module = Module()
+    trainer(diki("one")).fit(module, DataLoader(task(1), batch_size=20, collate_fn=doubled))
+    features = normalize(vit().vit(2 * task(1).tensors[0]).last_hidden_state[:, 0], dim=1)
+    torch.testing.assert_close(module.mixcd_diki.gaussians.means[0], features.mean(0))
+
+
+def test_gate_is_that_of_the_last_callback():
+    module = Module()
+    for asked in (True, False):
+        callback = diki("one", vote=asked, calibrated=asked)
+        callback.setup(trainer(), module, "fit")
+        assert callback.pools.vote is callback.pools.calibrated is asked
 
 
 def test_looking_at_the_features_leaves_no_trace():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, GPT2Config, GPT2LMHeadModel, T5Config, T5Model
 
+from lightning_mixcd.adapters._diki_gate import calibrated_weight
 from lightning_mixcd.adapters._diki_pools import TaskPools
 from lightning_mixcd.adapters._diki_towers import towers
 from tests.adapters.encoders import bert, clip, images, texts, vit
@@ -168,6 +169,19 @@ def test_weight_is_that_of_the_density(learnt):
     torch.testing.assert_close(learnt.pools.branches[0].weight, torch.sigmoid(density / 16 - 1))
 
 
+def test_calibrated_weight_is_that_among_samples_of_the_rows_own_task(learnt):
+    x = torch.cat([images(3, kind=0, seed=5)[0], images(4, kind=1, seed=5)[0]])
+    learnt.pools.calibrated = True
+    learnt(x)
+    gaussians = learnt.pools.gaussians
+    density = gaussians.log_density(nn.functional.normalize(vit().vit(x).last_hidden_state[:, 0], dim=1))
+    expected = [
+        calibrated_weight(of_row[task, None], gaussians.marks[task, None])
+        for of_row, task in zip(density, [0] * 3 + [1] * 4, strict=True)
+    ]
+    torch.testing.assert_close(learnt.pools.branches[0].weight, torch.cat(expected), rtol=0, atol=1e-3)
+
+
 def test_far_from_all_tasks_the_model_is_the_frozen_one(learnt):
     x = 100 * images(4, kind=2, seed=3)[0].flip(-1)
     learnt(x)
@@ -243,6 +257,24 @@ def test_state_is_loaded_into_a_module_that_has_learnt_nothing(learnt, tmp_path)
     x = images(6, kind=1, seed=8)[0]
     assert other.pools.tasks == ["zero", "one"]
     assert torch.equal(other(x).logits, learnt(x).logits)
+
+
+def test_speed_is_part_of_the_state():
+    fast, other = vit(), vit()
+    for model in (fast, other):
+        pools_of(model)
+    fast.pools.begin("new", seed=0, speed=8.0)
+    for branch in fast.pools.branches:
+        branch.values.data.fill_(0.1)
+    other.load_state_dict(fast.state_dict())
+    fast.pools.forced = other.pools.forced = "new"
+    x = images(3)[0]
+    assert torch.equal(other(x).logits, fast(x).logits)
+
+
+def test_layers_have_keys_of_their_own():
+    one, two = pools_of(vit(), "new").branches
+    assert not torch.equal(one.keys, two.keys)
 
 
 def test_copies_stand_for_themselves(learnt):

@@ -143,6 +143,14 @@ def test_blocks_and_head_are_all_that_learns(adapter):
     }
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_normalisation_is_left_in_the_mode_that_it_was_in(training):
+    module = Deep()
+    module.net.insert(2, nn.BatchNorm1d(8).train(training))
+    fit(module, LoRA(rank=2))
+    assert module.net[2].training is training
+
+
 def test_parameters_are_counted():
     adapter = LoRA(rank=2)
     fit(Deep(), adapter)

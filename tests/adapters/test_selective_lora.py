@@ -1,6 +1,7 @@
 """Blocks with scores: what acts, what is learnt, what is left at the end."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -159,6 +160,17 @@ def test_no_more_blocks_act_than_asked_for(share):
     changed = {name for name, value in kept.state_dict().items() if not torch.equal(value, base[name])}
     assert changed == {*(f"{name}.weight" for name in adapter.active_blocks), "net.10.weight", "net.10.bias"}
     torch.testing.assert_close(kept.net(inputs()), expected)
+
+
+def test_no_block_is_lost_to_rounding():
+    n, share = 50, 0.58
+    assert share * n < 29
+    module, adapter = Deep(), SelectiveLoRA(most_active=share, warmup_steps=0)
+    module.net = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(n)), torch.nn.Linear(4, 3))
+    injected(adapter, module)
+    set_scores(module, *(0.2 + k / 100 for k in range(n)))
+    adapter.on_train_batch_end(SimpleNamespace(global_step=0), module, None, None, 0)
+    assert len(adapter.acting(module)) == 29
 
 
 def test_of_equal_scores_none_acts_where_not_all_may():
