@@ -28,3 +28,9 @@ def test_only_steps_with_both_rates_count(tmp_path):
     lines[-2] = "29,0.1,0.9,0.9,0.9,,,,,"
     path.write_text("\n".join(lines))
     assert max(row["estimated"] for row in calibration(read_sweep(tmp_path)).rows) == pytest.approx(0.42)
+
+
+def test_estimate_of_one_is_in_the_last_group(tmp_path):
+    write_run(tmp_path, record("mixcd"), rates=(0.9, 1.0), true=(0.5, 0.7))
+    [row] = calibration(read_sweep(tmp_path)).rows
+    assert (row["estimated"], row["true"]) == pytest.approx((0.95, 0.6))

@@ -1,6 +1,7 @@
 """Records of chains on disk, and methods compared by them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_what_is_no_record_is_refused(tmp_path, text):
 
 
 def test_gains_are_pairs_by_seed_at_the_same_setting():
-    ours = [record("mixcd", seed) for seed in range(4)]
+    ours = [replace(record("mixcd", seed), compute_units=9 + seed, seconds=2.0 * seed) for seed in range(4)]
     reference = [record("uniform", seed) for seed in range(1, 6)]
     elsewhere = [record("uniform", seed, rehearsal_weight=3.0) for seed in range(4)]
     rows = {(row.name, row.setting): row for row in compare_chains([*ours, *reference, *elsewhere])}
@@ -82,6 +83,8 @@ def test_gains_are_pairs_by_seed_at_the_same_setting():
         assert row.scores[name] == t_interval([one.scores[name] for one in ours])
     assert row.n == 4
     assert row.accuracies == pytest.approx(np.mean([one.accuracies for one in ours], axis=0))
+    assert row.initial == pytest.approx(np.mean([one.initial for one in ours], axis=0))
+    assert (row.compute_units, row.seconds) == (10.5, 3.0)
     assert rows["uniform", reference[0].setting].gains == {}
 
 

@@ -14,6 +14,19 @@ def test_columns_that_say_nothing_are_left_out():
     assert texts["steps"] == ["30", "30*"]
 
 
+def test_shares_are_in_percent_and_times_are_multiples():
+    priors = {"none": 0.5, "uniform": 0.8, "mixcd": 0.83, "oracle": 0.84}
+    records = [
+        record(name, seed, prior, seconds=3.0 if name == "mixcd" else 2.0, damaged_share=0.125)
+        for name, prior in priors.items()
+        for seed in range(2)
+    ]
+    texts = columns(compare(records))
+    place = texts["method"].index("mixcd")
+    found = {head: texts[head][place] for head in ("time", "damaged", "prior gain", "gap closed")}
+    assert found == {"time": "1.50", "damaged": "12.5", "prior gain": "+3.0", "gap closed": "75"}
+
+
 def test_pairs_are_counted_where_a_method_has_seeds_that_the_reference_has_not():
     rows = [record(seed=seed) for seed in range(2)] + [record("mixcd", seed, 0.85) for seed in range(3)]
     texts = columns(compare(rows))

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,19 @@ def row_of(records, name, **setting):
         if row.name == name and all(getattr(row.setting, key) == value for key, value in setting.items())
     ]
     return row
+
+
+def test_row_is_the_mean_over_seeds_of_what_is_known():
+    records = [
+        replace(
+            record(seed=seed, prior=0.6 + seed / 10, new=0.7 + seed / 10, damaged_share=share),
+            compute_units=1000 * seed,
+        )
+        for seed, share in enumerate((0.25, 0.5, None))
+    ]
+    (row,) = compare(records)
+    assert (row.prior, row.new) == pytest.approx((0.7, 0.8))
+    assert (row.compute_units, row.damaged_share) == (1000, 0.375)
 
 
 def test_differences_are_taken_seed_by_seed():
