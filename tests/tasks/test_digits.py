@@ -1,4 +1,5 @@
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -32,14 +33,22 @@ def test_seed_decides_the_deal():
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize(
-    ("shift", "corner"),
-    [("rot90", (0, 7)), ("rot180", (7, 7)), ("flip", (0, 7)), ("transpose", (0, 0))],
-)
-def test_shift_moves_the_pixel_to_where_it_should_be(shift, corner):
+# Row and column that a pixel comes from, by its own.
+SOURCES = {
+    "rot90": lambda row, column: (column, 7 - row),
+    "rot180": lambda row, column: (7 - row, 7 - column),
+    "rot270": lambda row, column: (7 - column, row),
+    "flip": lambda row, column: (row, 7 - column),
+    "transpose": lambda row, column: (column, row),
+}
+
+
+@pytest.mark.parametrize("shift", SOURCES)
+def test_shift_takes_each_pixel_from_where_it_should(shift):
     image = torch.arange(64.0).view(1, 1, 8, 8)
-    assert shifted(image, shift)[0, 0, 0, 0] == image[(0, 0, *corner)]
-    assert shifted(image, shift).sort().values.sum() == image.sum()
+    found = shifted(image, shift)
+    for row, column in product(range(8), range(8)):
+        assert found[0, 0, row, column] == image[(0, 0, *SOURCES[shift](row, column))]
 
 
 def test_unknown_shift_is_refused():
