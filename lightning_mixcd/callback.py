@@ -57,6 +57,7 @@ class RehearsalCallback(Callback):
 
     Attributes:
         exhausted: Whether `fit` was ended because `max_compute_units` were reached.
+        batch_units: Compute units of this process for training on the last batch, without looks at the model.
 
     Raises:
         TypeError: If an argument is of another kind.
@@ -96,6 +97,7 @@ class RehearsalCallback(Callback):
         self.schedule = schedule or EveryNSteps(1)
         self.readout = readout or Readout()
         self.seed = seed
+        self.batch_units = 0
         self._units = 0  # compute units of all processes, up to where this run began or was resumed
         self._own_units = 0  # of this process since
         self._extra_units = 0  # of those, spent on looking at the model
@@ -177,7 +179,8 @@ class RehearsalCallback(Callback):
         # Otherwise an optimizer may ask for several passes, as LBFGS does; a skipped batch has no backward.
         backwards = self._backwards if pl_module.automatic_optimization else 1
         extra = session.extra_units
-        self._own_units += rows * (max(1, backwards) + 2 * backwards) + extra - self._extra_units
+        self.batch_units = rows * (max(1, backwards) + 2 * backwards)
+        self._own_units += self.batch_units + extra - self._extra_units
         self._extra_units, self._backwards = extra, 0
 
     def _end_if_exhausted(self, trainer: Trainer, session: Session) -> None:

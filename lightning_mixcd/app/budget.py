@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from lightning_mixcd.functional.joining import n_rows
+from lightning_mixcd.callback import RehearsalCallback
 
 __all__ = ["TrainingBudget"]
 
@@ -17,23 +17,30 @@ class TrainingBudget(Callback):
     though what it looks at would use up any budget.
 
     Args:
-        units: Compute units, 3 per row of a training batch; None for no end.
+        units: Compute units of training; None for no end.
+        rehearsal: The callback that rehearses, and counts them; must come before this one.
 
     Attributes:
         exhausted: Whether `fit` was ended because they were spent.
     """
 
-    def __init__(self, units: int | None) -> None:
-        self.units = units
-        self.spent = 0
+    def __init__(self, units: int | None, rehearsal: RehearsalCallback) -> None:
+        self.units, self.rehearsal = units, rehearsal
+        self.spent = self._step = 0
         self.exhausted = False
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.spent += 3 * n_rows(batch) * trainer.world_size
-        if self.units is not None and self.spent >= self.units:
+        before, self._step = self._step, trainer.global_step
+        self.spent += self.rehearsal.batch_units * trainer.world_size
+        # Batches that are accumulated are made up to their step.
+        if self.units is not None and self.spent >= self.units and self._step > before:
             self.exhausted = trainer.should_stop = True
 
     @override

@@ -123,7 +123,7 @@ def callbacks(config: DictConfig) -> tuple[RehearsalCallback, list[Callback]]:
     own = make(config.trainer.get("callbacks")) or []
     others += own if isinstance(own, list) else [own]
     if is_mark:
-        others.append(TrainingBudget(config.max_compute_units))
+        others.append(TrainingBudget(config.max_compute_units, rehearsal))
     if config.true_rates_every and isinstance(strategy, MixCD):
         others.append(TrueRates(rehearsal, config.true_rates_every))
     if config.trainer.enable_progress_bar:
