@@ -144,7 +144,15 @@ def test_rate_of_finetuning_is_not_the_base_models_where_that_has_its_own(config
 
 
 @pytest.mark.parametrize(
-    "option", ["fast_dev_run=true", "max_steps=1", "limit_train_batches=1", "gradient_clip_val=1e-6"]
+    "option",
+    [
+        "accumulate_grad_batches=4",
+        "fast_dev_run=true",
+        "gradient_clip_val=1e-6",
+        "limit_train_batches=1",
+        "max_steps=1",
+        "overfit_batches=1",
+    ],
 )
 def test_what_shortens_or_steers_finetuning_leaves_the_base_model_alone(option, config, tmp_path):
     before, _ = base.base_model(config, make(config.data))

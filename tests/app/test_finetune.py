@@ -2,15 +2,37 @@
 
 import numpy as np
 import pytest
+import torch
 
 from lightning_mixcd.app import chain, finetune
 from lightning_mixcd.app.run import check_options
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.records import read_records
-from lightning_mixcd.tasks import Classifier
+from lightning_mixcd.tasks import Classifier, Digits, mlp
 from tests.app.composing import composed
 from tests.processes import start
+
+
+def accuracies(state):
+    """On the validation sets of the prior and of the new task."""
+    module, digits = mlp(n_inputs=64, n_classes=10), Digits.load()
+    module.load_state_dict(state)
+    with torch.no_grad():
+        sets = [data.tensors for data in (digits.prior_test, digits.new_test)]
+        return [(module(x).argmax(1) == y).float().mean().item() for x, y in sets]
+
+
+def test_accuracies_are_those_of_the_weights_on_each_task(tmp_path):
+    run = tmp_path / "run"
+    finetune.train(composed(run, "base.max_epochs=2", "trainer.max_epochs=2", "wise_ft=[0]"))
+    [finetuned], [base] = run.rglob("*.ckpt"), tmp_path.rglob("weights.pt")
+    states = {
+        run: torch.load(finetuned, weights_only=True)["state_dict"],
+        run / "wise_ft_0": torch.load(base, weights_only=True),
+    }
+    for folder, record in read_records(run).items():
+        assert [record.prior_accuracy, record.new_accuracy] == pytest.approx(accuracies(states[folder]))
 
 
 @pytest.mark.parametrize("every", [2, 10], ids=["before the end", "never"])
