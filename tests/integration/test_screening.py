@@ -218,7 +218,16 @@ class Hooked(Trained):
         return [torch.cat([x[:, :-1] + torch.randn(len(x), 4), x[:, -1:]], 1), y]
 
 
-def test_candidates_and_finetune_rows_are_as_the_training_step_would_get_them():
+class InPlace(Trained):
+    """Changes them where they are."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        batch[0][:, :-1] *= 2
+        return batch
+
+
+@pytest.mark.parametrize("module", [Hooked, InPlace])
+def test_candidates_and_finetune_rows_are_as_the_training_step_would_get_them(module):
     class Noting(LookAround):
         def screen(self, candidates, n):
             for rows, data in ((candidates.rows, pool()), (candidates.finetune, finetune())):
@@ -228,8 +237,8 @@ def test_candidates_and_finetune_rows_are_as_the_training_step_would_get_them():
                 assert (x[:, :-1] != plain[:, :-1]).all()
             return super().screen(candidates, n)
 
-    hooked, _, _ = run(Noting(), Hooked())
-    plain, _, _ = run(Given([i for step in rehearsed(hooked) for i in step] + [*range(N_POOL)]), Hooked())
+    hooked, _, _ = run(Noting(), module())
+    plain, _, _ = run(Given([i for step in rehearsed(hooked) for i in step] + [*range(N_POOL)]), module())
     assert torch.equal(weights(hooked), weights(plain))
 
 
