@@ -73,7 +73,8 @@ class TransformerModule(LightningModule, ABC):
         for key, values in scores.items():
             self.log(
                 f"val/{self.val_names[dataloader_idx]}/{key}",
-                values.float().mean(),
+                # The mean of no rows would be NaN, and with it that of all batches.
+                values.float().sum() / max(1, len(values)),
                 add_dataloader_idx=False,
                 batch_size=len(values),
                 prog_bar=key == "accuracy",

@@ -2,10 +2,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from lightning_mixcd.tasks import Writer
+from lightning_mixcd.tasks.tokenized import TokenizedDataModule
 from lightning_mixcd.tasks.writers import token_readings
-from tests.tasks.tiny import module, network, ragged
+from tests.tasks.tiny import collator, module, network, ragged
+from tests.toys import QUIET
 
 FORMS = ["seq2seq", "causal"]
 
@@ -105,6 +108,18 @@ def test_row_without_tokens_is_wrong_and_leaves_the_others_alone(form, options):
     torch.testing.assert_close(scores["loss"], expected_scores["loss"])
     nothing, _, gradient = trained([1])
     assert (nothing["loss"], gradient.norm()) == (0, 0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_batch_without_tokens_leaves_the_loss_of_a_validation_alone(form):
+    batch, samples = ragged(form, [5, 8], seed=0)
+    without = [{**sample, "labels": [-100] * len(sample["labels"])} for sample in samples]
+    loader = TokenizedDataModule([], samples + without, collator(form), batch_size=2).val_dataloader()
+    model = module(form).eval()
+    [found] = Trainer(**QUIET).validate(model, loader, verbose=False)
+    expected = model.training_step(batch, 0)
+    assert found["val/new/loss"] == pytest.approx(float(expected["losses"].mean().detach()), rel=1e-4)
+    assert found["val/new/accuracy"] == pytest.approx(float(expected["correct"].float().mean()) / 2)
 
 
 @pytest.mark.parametrize("form", FORMS)
