@@ -19,25 +19,26 @@ from lightning_mixcd.penalties import AGEM, DER, GEM, Distillation, Flow
 from tests.penalties.replay import ledger_with_logits
 from tests.toys import Finetune, Toy, pool, trainer
 
+# Made anew for each run: what one of them has learnt, the next must have from the checkpoint.
 RUNS = {
-    "lwf": (Uniform, [Distillation(2.0)]),
-    "two": (Uniform, [Distillation(), DER()]),
-    "lwf and kd": (MixCD, [Distillation(2.0, rows="both")]),
-    "der++ and lwf": (MixCD, [DER(beta=0.5), Distillation()]),
-    "a-gem and lwf": (UniformCorrect, [AGEM(), Distillation()]),
-    "gem": (Uniform, [GEM(ByLabel())]),
-    "flow": (Uniform, [Flow()]),
+    "lwf": lambda: (Uniform(), [Distillation(2.0)]),
+    "two": lambda: (Uniform(), [Distillation(), DER()]),
+    "lwf and kd": lambda: (MixCD(), [Distillation(2.0, rows="both")]),
+    "der++ and lwf": lambda: (MixCD(), [DER(beta=0.5), Distillation()]),
+    "a-gem and lwf": lambda: (UniformCorrect(), [AGEM(), Distillation()]),
+    "gem": lambda: (Uniform(), [GEM(ByLabel())]),
+    "flow": lambda: (Uniform(), [Flow()]),
 }
 
 
 def run(name, *callbacks, ckpt_path=None, **settings):
-    strategy, penalties = RUNS[name]
+    strategy, penalties = RUNS[name]()
     pl.seed_everything(1, verbose=False)
     module = Toy(dropout=0.2)
     data = RehearsalDataModule(
         Finetune(shuffle=True), Pool(pool(), lag=2), mix_ratio=0.5, ledger=ledger_with_logits(), order_seed=3
     )
-    rehearsal = RehearsalCallback(strategy(), penalties=penalties)
+    rehearsal = RehearsalCallback(strategy, penalties=penalties)
     fit = trainer(rehearsal, ExactResume(), *callbacks, max_epochs=2, **settings)
     fit.fit(module, datamodule=data, ckpt_path=ckpt_path)
     return module.state_dict(), rehearsal.compute_units
@@ -50,7 +51,7 @@ def test_resumed_run_is_the_same(name, tmp_path):
     keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     whole, units = run(name, keep, enable_checkpointing=True)
     kept = torch.load(tmp_path / "step=3.ckpt", weights_only=True)
-    assert len(kept["callbacks"]["RehearsalCallback"]["penalties"]) == len(RUNS[name][1])
+    assert len(kept["callbacks"]["RehearsalCallback"]["penalties"]) == len(RUNS[name]()[1])
     for step in (3, 7):
         resumed, units_then = run(name, ckpt_path=tmp_path / f"step={step}.ckpt")
         assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
