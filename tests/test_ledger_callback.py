@@ -245,10 +245,11 @@ def test_several_processes_are_refused(tmp_path):
         LedgerCallback(tmp_path / "l", IndexedDataset(pool())).setup(Two(), Toy(), "fit")
 
 
-def test_training_that_ends_early_leaves_no_ledger_and_says_so(tmp_path):
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_training_that_ends_early_leaves_no_ledger_and_says_so(epoch, tmp_path):
     class Stop(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
-            trainer.should_stop = True
+            trainer.should_stop = trainer.current_epoch == epoch
 
     with pytest.warns(UserWarning, match=r"No ledger was recorded.*before its last epoch \(3\)"):
         callback, _ = pretrain(tmp_path / "l", None, Stop())

@@ -70,10 +70,11 @@ def test_columns_reach_partitions_through_the_ledger(pairing, tmp_path):
 
 
 def test_classes_of_each_task_are_numbered_from_0_where_labels_are_not_shared(tmp_path, encoder):
-    prior, new = task(tmp_path, "prior", PRIOR), task(tmp_path, "new", NEW)
+    # The validation split has the second class alone.
+    prior, new = task(tmp_path, "prior", PRIOR), task(tmp_path, "new", NEW[::-1])
     pairing = embedded_text_pairing(
         prior, new, encoder=encoder, shared_labels=False, cache_dir=tmp_path / "vectors"
     )
     assert pairing.pool.tensors[1].tolist() == [0, 1, 1]
-    assert pairing.new.train.tensors[1].tolist() == [0, 1]
-    assert pairing.new.val.tensors[1].tolist() == [0]
+    assert pairing.new.train.tensors[1].tolist() == [1, 0]
+    assert pairing.new.val.tensors[1].tolist() == [1]
