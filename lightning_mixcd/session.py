@@ -77,6 +77,7 @@ class Session:
         )
         self.ledger = self._source.ledger
         self.begun = False
+        self.started = False  # whether batches are those of the training loop
         self._listeners: list[Listening] = []
         self._wanted: dict[str, Any] | None = None  # what is read of rehearsed rows
         self._knows_base = False  # whether it is known what the base model had right
@@ -159,8 +160,9 @@ class Session:
         self.readout.forget()
         if self._separate is not None:
             self._separate.forget()
-        # The learning rate finder trains before `on_fit_start`; Lightning leaves out batches that are None.
-        rehearses = self.begun and self.strategy.rehearses and batch is not None
+        # The learning rate finder trains before `on_fit_start`, and a module's `example_input_array` comes
+        # here after it; Lightning leaves out batches that are None.
+        rehearses = self.started and self.strategy.rehearses and batch is not None
         taken = self._supply.take(batch, self.step) if rehearses else None
         if taken is None:
             return batch

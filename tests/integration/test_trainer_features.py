@@ -21,6 +21,7 @@ from tests.toys import (
     finetune,
     finetuned,
     flat,
+    ids,
     ledger,
     pool,
     rehearsed,
@@ -250,6 +251,36 @@ def test_workers_end_with_the_run(num_workers):
     callback = RehearsalCallback(Uniform(), pool=Pool(pool(), num_workers=num_workers))
     trainer(callback).fit(Toy(), DataLoader(finetune(), 8))
     assert multiprocessing.active_children() == []
+
+
+class DrawsGraph(Listed):
+    def log_graph(self, model, input_array=None):
+        """As TensorBoard's logger does."""
+        model(model._apply_batch_transfer_handler(model.example_input_array))
+
+
+@pytest.mark.parametrize("settings", [{"enable_model_summary": True}, {"logger": DrawsGraph()}])
+@pytest.mark.parametrize("others", [[], [LearningRateFinder(num_training_steps=2, update_attr=False)]])
+def test_example_inputs_are_no_batches(settings, others, tmp_path):
+    class Alone(Toy):
+        """Its batches are tensors, so that pool rows could be added to the example."""
+
+        def training_step(self, batch, batch_idx):
+            self.seen.append(ids(batch))
+            return self(batch).square().mean()
+
+        def forward(self, x):
+            return self.net(x[:, :-1])
+
+    def run(module, **settings):
+        x, new = ([row for row, _ in rows] for rows in (pool(), finetune()))
+        callback = RehearsalCallback(Uniform(), pool=x, mix_ratio=0.5)
+        trainer(callback, *others, **settings, default_root_dir=tmp_path).fit(module, DataLoader(new, 8))
+        return module.seen, weights(module).tolist()
+
+    module = Alone()
+    module.example_input_array = torch.zeros(2, 5)
+    assert run(module, **settings) == run(Alone())
 
 
 def test_learning_goes_on_in_a_second_fit_of_a_trainer():
