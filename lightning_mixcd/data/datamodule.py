@@ -1,5 +1,6 @@
 """A datamodule for both tasks."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ HOOKS = (
     "test_dataloader",
     "predict_dataloader",
 )
+# Where Lightning keeps what `save_hyperparameters` has saved.
+HYPERPARAMETERS = ("_hparams", "_hparams_initial", "_hparams_name", "_log_hyperparams")
 
 
 class RehearsalDataModule(LightningDataModule):
@@ -36,7 +39,8 @@ class RehearsalDataModule(LightningDataModule):
     beside the new one, and, on request, a finetune order that resumes exactly in mid-epoch.
 
     Args:
-        finetune: The new task's datamodule; its loaders, batches and transfer hooks are used as they are.
+        finetune: The new task's datamodule; its loaders, batches and transfer hooks are used as they are, its
+            hyperparameters are logged and saved. A module finds it at `trainer.datamodule.finetune`.
         pool: The samples that may be rehearsed.
         mix_ratio: Rehearsed samples per finetune sample.
         ledger: The base model's record of the pool, or its folder; recorded at the start of `fit` if there is
@@ -101,6 +105,9 @@ class RehearsalDataModule(LightningDataModule):
             # Where the datamodule does not override one of these, Lightning asks the module.
             if is_overridden(name, finetune):
                 setattr(self, name, getattr(finetune, name))
+        for name in HYPERPARAMETERS:
+            if hasattr(finetune, name):
+                setattr(self, name, copy.deepcopy(getattr(finetune, name)))
         if prior_val is not None:
             self.val_dataloader = self._both_val_dataloaders  # type: ignore[method-assign]
 

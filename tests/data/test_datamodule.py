@@ -53,6 +53,39 @@ def test_both_wirings_record_the_same_ledger(tmp_path):
     assert one[1] == two[1]
 
 
+def test_hyperparameters_are_logged_and_saved_as_without_it(tmp_path):
+    class Saves(Finetune):
+        def __init__(self, batch_size, label="cat"):
+            super().__init__(batch_size=batch_size)
+            self.save_hyperparameters()
+
+    class Asked(Listed):
+        def log_hyperparams(self, params):
+            self.params = params
+
+    def saved(data):
+        logger = Asked()
+        run = trainer(logger=logger)
+        run.fit(Toy(), datamodule=data)
+        run.save_checkpoint(tmp_path / "saved.ckpt")
+        return logger.params, Saves.load_from_checkpoint(tmp_path / "saved.ckpt").hparams
+
+    logged, loaded = saved(RehearsalDataModule(own := Saves(4), pool()))
+    assert (logged, loaded) == ({"batch_size": 4, "label": "cat"}, own.hparams)
+
+
+def test_hyperparameters_of_a_subclass_come_on_top():
+    class Both(RehearsalDataModule):
+        def __init__(self, tau):
+            super().__init__(own, pool())
+            self.save_hyperparameters()
+
+    own = Finetune()
+    own.save_hyperparameters({"label": "cat"})
+    assert Both(0.5).hparams == {"label": "cat", "tau": 0.5}
+    assert own.hparams == {"label": "cat"}
+
+
 def test_plain_loader_gives_the_same_run_too():
     module = Toy(dropout=0.3)
     pl.seed_everything(5, verbose=False)
