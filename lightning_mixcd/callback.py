@@ -144,7 +144,7 @@ class RehearsalCallback(Callback):
         # With a step of its own the pool may have inputs of its own.
         if rehearsal_step(pl_module) is None:
             check_alike("finetune data", trainer.train_dataloader, "pool", self._session.pool)
-        self._session.started = self._session.begun
+        self._session.start()
 
     @override
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -142,7 +142,6 @@ class LedgerCallback(Callback):
             )
         self._end()
         self._records = not trainer.fast_dev_run  # type: ignore[attr-defined]
-        self._hook = BatchHook(trainer, pl_module, self._take_index, name="on_before_batch_transfer")
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -165,6 +164,8 @@ class LedgerCallback(Callback):
                 f"Every epoch must hold all {size} samples of the pool, got {seen:.0f}. Leave out "
                 "`drop_last` and `limit_train_batches`, or use `record_ledger` afterwards."
             )
+        # Not before: a module's `example_input_array` takes the way of a batch.
+        self._hook = BatchHook(trainer, pl_module, self._take_index, name="on_before_batch_transfer")
 
     def _take_index(self, batch: object) -> object:
         batch, self._index = cast("tuple[object, Tensor]", batch)

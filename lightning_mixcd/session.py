@@ -34,7 +34,7 @@ __all__ = ["Session"]
 
 
 class Session:
-    """Rehearses during one `fit`: made in `setup`, begun in `on_fit_start`, used at every batch, ended once.
+    """Rehearses during one `fit`: made in `setup`, begun in `on_fit_start`, started by training, ended once.
 
     Args:
         settings: What to do.
@@ -77,7 +77,6 @@ class Session:
         )
         self.ledger = self._source.ledger
         self.begun = False
-        self.started = False  # whether batches are those of the training loop
         self._listeners: list[Listening] = []
         self._wanted: dict[str, Any] | None = None  # what is read of rehearsed rows
         self._knows_base = False  # whether it is known what the base model had right
@@ -90,7 +89,7 @@ class Session:
         self.step = 0  # optimizer steps so far
         self._batches = 0  # since the last lesson
         self._shares = 0.0  # optimizer steps begun, not ended, under gradient accumulation
-        self.hook = BatchHook(trainer, pl_module, self.mix)
+        self._hook: BatchHook | None = None
 
     def begin(self, *, resumed: bool) -> None:
         """Get ready for the first batch, now that the module is built, converted and on its device.
@@ -146,6 +145,14 @@ class Session:
         self._begun_with = describe(self.settings, self.ledger)
         self.begun = True
 
+    def start(self) -> None:
+        """Stand before the batches, now that all that come are of training.
+
+        Finders of a batch size or learning rate have trained before, and a module's `example_input_array` has
+        taken the way of a batch.
+        """
+        self._hook = BatchHook(self.trainer, self.module, self.mix)
+
     def mix(self, batch: object) -> object:
         """Append the rows that are due to a finetune batch on the device, or have them ready beside it.
 
@@ -160,9 +167,8 @@ class Session:
         self.readout.forget()
         if self._separate is not None:
             self._separate.forget()
-        # The learning rate finder trains before `on_fit_start`, and a module's `example_input_array` comes
-        # here after it; Lightning leaves out batches that are None.
-        rehearses = self.started and self.strategy.rehearses and batch is not None
+        # Lightning leaves out batches that are None.
+        rehearses = self.strategy.rehearses and batch is not None
         taken = self._supply.take(batch, self.step) if rehearses else None
         if taken is None:
             return batch
@@ -218,7 +224,8 @@ class Session:
 
     def end(self) -> None:
         """Leave the module and its hooks as they were, and stop the workers; the state stays readable."""
-        self.hook.undo()
+        if self._hook is not None:
+            self._hook.undo()
         self.terms.detach()
         for listener in self._listeners:
             listener.remove()

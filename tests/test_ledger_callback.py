@@ -209,6 +209,18 @@ def test_loss_that_is_not_finite_costs_the_ledger_and_not_the_training(tmp_path)
     assert len(module.seen) == 3 * 8
 
 
+def test_example_inputs_of_the_module_are_no_batch(tmp_path):
+    class Forwards(Toy):
+        def forward(self, x):
+            return self.net(x[:, :-1])
+
+    data, module = IndexedDataset(pool()), Forwards(base=False)
+    module.example_input_array = torch.zeros(2, 5)
+    callback = LedgerCallback(tmp_path / "l", data)
+    trainer(callback, max_epochs=1, enable_model_summary=True).fit(module, data.loader(batch_size=8))
+    assert callback.ledger.size == N_POOL
+
+
 def test_loader_of_something_else_is_refused(tmp_path):
     for loader in (DataLoader(pool(), 8), IndexedDataset(pool()).loader(batch_size=8)):
         callback, module = LedgerCallback(tmp_path / "l", IndexedDataset(pool())), Toy(base=False)
