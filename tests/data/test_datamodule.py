@@ -65,7 +65,7 @@ def test_hyperparameters_are_logged_and_saved_as_without_it(tmp_path):
 
     def saved(data):
         logger = Asked()
-        run = trainer(logger=logger)
+        run = trainer(RehearsalCallback(Uniform()), logger=logger)
         run.fit(Toy(), datamodule=data)
         run.save_checkpoint(tmp_path / "saved.ckpt")
         return logger.params, Saves.load_from_checkpoint(tmp_path / "saved.ckpt").hparams
