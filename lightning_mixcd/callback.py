@@ -144,7 +144,17 @@ class RehearsalCallback(Callback):
         # With a step of its own the pool may have inputs of its own.
         if rehearsal_step(pl_module) is None:
             check_alike("finetune data", trainer.train_dataloader, "pool", self._session.pool)
+        self._session.start()  # a run that goes on in the middle of an epoch has no `on_train_epoch_start`
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._session is not None  # noqa: S101 -- made by `setup`
         self._session.start()
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._session is not None  # noqa: S101 -- made by `setup`
+        self._session.stop()
 
     @override
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,6 +20,11 @@ from lightning_mixcd.ledger.recording import check_usable
 from lightning_mixcd.wiring import BatchHook
 
 __all__ = ["IndexedDataset", "LedgerCallback"]
+
+
+class _Indexed(NamedTuple):
+    batch: Any
+    places: Tensor  # in the dataset
 
 
 class IndexedDataset(Dataset[Any]):
@@ -59,7 +64,7 @@ class IndexedDataset(Dataset[Any]):
             The batch of the samples, and the indices, int64, `(B,)`.
         """
         plain, index = zip(*samples, strict=True)
-        return self.collate_fn(list(plain)), torch.tensor(index)
+        return _Indexed(self.collate_fn(list(plain)), torch.tensor(index))
 
     def loader(self, **settings: Any) -> DataLoader[Any]:  # noqa: ANN401 -- typed by DataLoader
         """Make a loader.
@@ -79,8 +84,8 @@ class LedgerCallback(Callback):
     What is recorded is each sample's correctness and loss when it was trained on last: in train mode, and by
     a model that still changed a little afterwards. `record_ledger` is exact and costs a pass. Training that
     ends before its last epoch, for example by early stopping, or in whose last epoch samples are left out or
-    have a loss that is not finite, leaves no ledger, and a warning says so. With `fast_dev_run` outputs are
-    read, and nothing is recorded.
+    have a loss that is not finite, leaves no ledger, and a warning says so. Outputs are also read at the
+    first batch, to say at once if they cannot be. With `fast_dev_run` nothing is recorded.
 
     Args:
         path: Folder of the ledger.
@@ -89,8 +94,9 @@ class LedgerCallback(Callback):
         keep: What else to keep of each forward, as for `record_ledger`: "features", "logits".
 
     Raises:
-        LedgerError: At the start of training, if an epoch would leave samples out, or there is a finished
-            ledger at `path`.
+        CaptureError: At the first batch, if correctness and losses cannot be read.
+        LedgerError: At the start of training, if an epoch would leave samples out, the loader was not made by
+            `dataset.loader`, or there is a finished ledger at `path`.
         TypeError: If `dataset` is no `IndexedDataset`.
         ValueError: If `keep` holds something else, or features as coordinates.
 
@@ -142,6 +148,8 @@ class LedgerCallback(Callback):
             )
         self._end()
         self._records = not trainer.fast_dev_run  # type: ignore[attr-defined]
+        self._readable = False  # whether outputs have been read
+        self._hook = BatchHook(trainer, pl_module, self._take_index, name="on_before_batch_transfer")
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -155,6 +163,12 @@ class LedgerCallback(Callback):
                 "`dataset` must be the `IndexedDataset` that the training loader was made of, got another. "
                 "Train on `dataset.loader(...)` of the same object."
             )
+        if loader.collate_fn != self.dataset.collate:
+            raise LedgerError(
+                "The training loader must collate with `dataset.collate`, which tells samples apart, got "
+                f"{loader.collate_fn!r}. Train on `dataset.loader(...)`, and give your own function to "
+                "IndexedDataset(..., collate_fn=...)."
+            )
         check_usable(self.path)
         # A batch sampler of one's own need not say how many samples a batch has.
         per_batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", inf)
@@ -164,25 +178,29 @@ class LedgerCallback(Callback):
                 f"Every epoch must hold all {size} samples of the pool, got {seen:.0f}. Leave out "
                 "`drop_last` and `limit_train_batches`, or use `record_ledger` afterwards."
             )
-        # Not before: a module's `example_input_array` takes the way of a batch.
-        self._hook = BatchHook(trainer, pl_module, self._take_index, name="on_before_batch_transfer")
 
     def _take_index(self, batch: object) -> object:
-        batch, self._index = cast("tuple[object, Tensor]", batch)
-        return batch
+        if not isinstance(batch, _Indexed):
+            return batch  # a module's `example_input_array`, or what it is exported with
+        self._index = batch.places
+        return batch.batch
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.max_epochs is None or trainer.current_epoch < trainer.max_epochs - 1:
+        last = trainer.max_epochs is not None and trainer.current_epoch >= trainer.max_epochs - 1
+        # Without outputs, automatic optimization has skipped the batch, as the user's module asked.
+        skipped = not outputs and pl_module.automatic_optimization
+        if skipped or (self._readable and not last):
             return
         wanted = {f"with_{name}": True for name in ("loss", *self.keep)}
         reading = self.readout.read(outputs, batch, **wanted)
+        self._readable = True
         # A `RehearsalCallback` may have appended rows of another pool.
         n = len(self._index)
         values = {name: rows[:n] for name, rows in values_of(reading, self.keep).items()}
-        if not self._records:
+        if not (self._records and last):
             return
         if self._writer is None:
             columns, pool = columns_of(reading, self.keep), fingerprint_pool(self.dataset.dataset)

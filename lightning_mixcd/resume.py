@@ -51,10 +51,6 @@ class ExactResume(Callback):
         self._end()
         self._torch = self._others = self._final = self._restore = None
         self._rank, self._failed = trainer.global_rank, False
-        # Not in `on_train_start`: when the checkpoint fell on a validation step, Lightning makes the iterator
-        # of the validation loader afterwards, which draws from the global generator. Not in
-        # `on_train_batch_start`: the user's transforms of the first batch come before.
-        self._hook = BatchHook(trainer, pl_module, self._restored, name="on_before_batch_transfer")
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,6 +61,10 @@ class ExactResume(Callback):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
                 callback._last_global_step_saved = trainer.global_step  # noqa: SLF001
+        # States are restored before the first batch. Not here: when the checkpoint fell on a validation step,
+        # Lightning makes the iterator of the validation loader afterwards, which draws from the global
+        # generator. Not in `on_train_batch_start`: the user's transforms of the first batch come before.
+        self._hook = BatchHook(trainer, pl_module, self._restored, name="on_before_batch_transfer")
 
     def _restored(self, batch: object) -> object:
         if self._restore is not None:

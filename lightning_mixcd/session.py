@@ -146,12 +146,19 @@ class Session:
         self.begun = True
 
     def start(self) -> None:
-        """Stand before the batches, now that all that come are of training.
+        """Stand before the batches, until `stop`.
 
-        Finders of a batch size or learning rate have trained before, and a module's `example_input_array` has
-        taken the way of a batch.
+        Outside of an epoch, what takes the way of a batch is none of training: finders of a batch size or
+        learning rate send some, as does a module with an `example_input_array`, or one that is exported.
         """
-        self._hook = BatchHook(self.trainer, self.module, self.mix)
+        if self._hook is None:
+            self._hook = BatchHook(self.trainer, self.module, self.mix)
+
+    def stop(self) -> None:
+        """Let batches pass, until `start`."""
+        if self._hook is not None:
+            self._hook.undo()
+            self._hook = None
 
     def mix(self, batch: object) -> object:
         """Append the rows that are due to a finetune batch on the device, or have them ready beside it.
@@ -224,8 +231,7 @@ class Session:
 
     def end(self) -> None:
         """Leave the module and its hooks as they were, and stop the workers; the state stays readable."""
-        if self._hook is not None:
-            self._hook.undo()
+        self.stop()
         self.terms.detach()
         for listener in self._listeners:
             listener.remove()

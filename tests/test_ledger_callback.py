@@ -209,16 +209,48 @@ def test_loss_that_is_not_finite_costs_the_ledger_and_not_the_training(tmp_path)
     assert len(module.seen) == 3 * 8
 
 
-def test_example_inputs_of_the_module_are_no_batch(tmp_path):
-    class Forwards(Toy):
-        def forward(self, x):
-            return self.net(x[:, :-1])
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")  # on purpose
+def test_batch_that_the_module_skips_costs_the_ledger_and_not_the_training(tmp_path):
+    class Skipping(Toy):
+        def training_step(self, batch, batch_idx):
+            outputs = super().training_step(batch, batch_idx)
+            return None if batch_idx == 0 else outputs
 
-    data, module = IndexedDataset(pool()), Forwards(base=False)
-    module.example_input_array = torch.zeros(2, 5)
+    with pytest.warns(UserWarning, match=r"No ledger was recorded.*hold all 60 samples of the pool, got 52"):
+        callback, module = pretrain(tmp_path / "l", Skipping(base=False))
+    assert callback.ledger is None
+    assert len(module.seen) == 3 * 8
+
+
+def test_outputs_that_cannot_be_read_are_refused_at_the_first_batch(tmp_path):
+    module = LossOnly(base=False)
+    with pytest.raises(CaptureError, match="cannot be read"):
+        pretrain(tmp_path / "l", module)
+    assert len(module.seen) == 1
+
+
+@pytest.mark.parametrize("others", [[], [pl.callbacks.LearningRateFinder(num_training_steps=2)]])
+def test_example_inputs_have_no_indices(others, tmp_path):
+    class Summarized(Toy):
+        """Lightning's summary sends its example through the batch hooks before training."""
+
+        example_input_array = torch.zeros(2, 4)
+
+        def forward(self, x):
+            return self.net(x)
+
+    data = IndexedDataset(pool())
     callback = LedgerCallback(tmp_path / "l", data)
-    trainer(callback, max_epochs=1, enable_model_summary=True).fit(module, data.loader(batch_size=8))
+    run = trainer(callback, *others, enable_model_summary=True, default_root_dir=tmp_path)
+    run.fit(Summarized(base=False), data.loader(batch_size=8))
     assert callback.ledger.size == N_POOL
+
+
+def test_loader_that_loses_the_indices_is_refused(tmp_path):
+    data, module = IndexedDataset(pool()), Toy(base=False)
+    with pytest.raises(LedgerError, match=r"must collate with `dataset.collate`.*`dataset.loader"):
+        trainer(LedgerCallback(tmp_path / "l", data)).fit(module, DataLoader(data, 8))
+    assert module.seen == []
 
 
 def test_loader_of_something_else_is_refused(tmp_path):

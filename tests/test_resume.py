@@ -77,6 +77,26 @@ def test_resumed_run_takes_the_chances_of_the_uninterrupted_one(tmp_path):
     assert second.drawn[:10] == whole.drawn[5:]
 
 
+def test_example_inputs_do_not_take_the_chances_of_the_first_batch(tmp_path):
+    class Summarized(Drawing):
+        """Lightning's summary sends its example through the batch hooks before training."""
+
+        example_input_array = torch.zeros(2, 4)
+
+        def forward(self, x):
+            return self.net(x)
+
+    pl.seed_everything(1, verbose=False)
+    whole = Summarized()
+    fit(whole, ExactResume(), max_epochs=2, enable_model_summary=True)
+    pl.seed_everything(1, verbose=False)
+    fit(Summarized(), ExactResume(), enable_model_summary=True).save_checkpoint(tmp_path / "end.ckpt")
+    pl.seed_everything(2, verbose=False)
+    second, ends = Summarized(), tmp_path / "end.ckpt"
+    fit(second, ExactResume(), ckpt_path=ends, max_epochs=2, enable_model_summary=True)
+    assert second.drawn == whole.drawn[5:]
+
+
 def test_other_stages_and_sanity_checks_are_left_alone():
     resume, module = ExactResume(), Drawing()
     run = fit(module, resume)

@@ -283,6 +283,23 @@ def test_example_inputs_are_no_batches(settings, others, tmp_path):
     assert run(module, **settings) == run(Alone())
 
 
+@pytest.mark.parametrize("when", ["on_train_epoch_end", "on_train_end"])
+def test_inputs_that_a_module_is_exported_with_are_no_batches(when):
+    class Exporting(pl.Callback):
+        """As `to_onnx` does."""
+
+        def export(self, trainer, pl_module):
+            example = pl_module._on_before_batch_transfer(torch.zeros(2, 5))
+            exported.append(pl_module._apply_batch_transfer_handler(example).tolist())
+
+    exporting, exported = Exporting(), []
+    setattr(exporting, when, exporting.export)
+    module, _, _ = fit(None, exporting, max_epochs=2)
+    alone, _, _ = fit(max_epochs=2)
+    assert exported == [torch.zeros(2, 5).tolist()] * len(exported) != []
+    assert module.seen == alone.seen
+
+
 def test_learning_goes_on_in_a_second_fit_of_a_trainer():
     module, callback = Toy(), RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.5)
     run = trainer(callback)
