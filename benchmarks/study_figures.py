@@ -8,6 +8,7 @@ ratio, and uniform rehearsal with all its weights; with `--curves` fewer methods
 """
 
 import argparse
+from functools import cached_property
 from pathlib import Path
 
 from study_tables import PAIRINGS, middle_ratio
@@ -15,13 +16,27 @@ from study_tables import PAIRINGS, middle_ratio
 from lightning_mixcd.report import Record, read_records
 from lightning_mixcd.report.figures import figures
 from lightning_mixcd.report.saving import save
+from lightning_mixcd.report.style import Style, styles
 from lightning_mixcd.report.sweep import Sweep
 
 SHOWN = (
     *("mixcd", "mixcd_free", "head_probe_free", "probe_matching_free", "probe_matching_part"),
     *("screen_highest_loss", "gradient_matching", "mir", "oracle"),
 )
-CURVES = ("uniform", "mixcd", "probe_matching_part", "screen_highest_loss", "gradient_matching")
+CURVES = (
+    *("uniform", "mixcd", "probe_matching_part", "probe_matching_free"),
+    *("screen_highest_loss", "gradient_matching"),
+)
+
+
+class Study(Sweep):
+    """Runs of one pairing, in which a method looks as in those of every other."""
+
+    @cached_property
+    def styles(self) -> dict[str, Style]:
+        """The look of every method."""
+        looks = styles([*dict.fromkeys((*CURVES, *SHOWN))])
+        return {name: looks[name] for name in looks if name in {row.name for row in self.rows}}
 
 
 def main() -> None:
@@ -38,7 +53,7 @@ def main() -> None:
         records = read_records(asked.folder / name)
         ratio = middle_ratio(records.values())
         shown = {path: run for path, run in records.items() if run.mix_ratio == ratio and is_shown(run)}
-        sweep = Sweep(shown, {path: {} for path in shown}, "uniform")
+        sweep = Study(shown, {path: {} for path in shown}, "uniform")
         into = asked.figures / name
         into.mkdir(parents=True, exist_ok=True)
         [picture] = [picture for picture in figures(sweep) if picture.name == "pareto"]
