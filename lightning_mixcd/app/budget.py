@@ -40,7 +40,10 @@ class TrainingBudget(Callback):
         before, self._step = self._step, trainer.global_step
         self.spent += self.rehearsal.batch_units * trainer.world_size
         # Batches that are accumulated are made up to their step.
-        if self.units is not None and self.spent >= self.units and self._step > before:
+        if self.units is None or self._step == before:
+            return
+        # All processes must end with the same step.
+        if trainer.strategy.reduce_boolean_decision(self.spent >= self.units, all=False):
             self.exhausted = trainer.should_stop = True
 
     @override

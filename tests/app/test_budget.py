@@ -54,12 +54,20 @@ def test_budget_that_is_spent_amid_accumulated_batches_ends_with_their_step():
     assert oracle.steps == uniform.steps == 3 + 3 + 2
 
 
-def test_rows_of_all_processes_are_paid_for():
-    rehearsal, run = SimpleNamespace(batch_units=BATCH), SimpleNamespace(world_size=3, global_step=1)
-    budget = TrainingBudget(3 * BATCH, rehearsal)
+@pytest.mark.parametrize(("units", "other", "ended"), [(3, False, True), (4, True, True), (4, False, False)])
+def test_processes_pay_for_all_rows_and_end_together(units, other, ended):
+    asked = []
+
+    def reduce_boolean_decision(spent, all):  # noqa: A002 -- Lightning's name
+        asked.append(all)
+        return spent or other
+
+    strategy = SimpleNamespace(reduce_boolean_decision=reduce_boolean_decision)
+    run = SimpleNamespace(world_size=3, global_step=1, strategy=strategy, should_stop=False)
+    budget = TrainingBudget(units * BATCH, SimpleNamespace(batch_units=BATCH))
     budget.on_train_batch_end(run, None, None, None, 0)
-    assert budget.exhausted
-    assert run.should_stop
+    assert asked == [False]
+    assert budget.exhausted == run.should_stop == ended
 
 
 def test_without_a_budget_a_run_goes_on():
