@@ -96,7 +96,7 @@ class Record:
         write_text(folder / FILE, json.dumps(asdict(self), indent=1) + "\n")
 
 
-def read_records(folder: Path) -> dict[Path, Record]:
+def read_records(folder: str | Path) -> dict[Path, Record]:
     """Read all runs below a folder.
 
     Args:
@@ -111,7 +111,7 @@ def read_records(folder: Path) -> dict[Path, Record]:
     """
     found: dict[Path, Record] = {}
     seen: dict[tuple[str, str, Setting, int], Path] = {}
-    for path in sorted(folder.rglob(FILE)):
+    for path in sorted(Path(folder).rglob(FILE)):
         try:
             values = json.loads(path.read_text())
             values["penalties"] = tuple(values["penalties"])
@@ -152,7 +152,7 @@ def incomplete_runs(folder: Path) -> list[Path]:
     return sorted(run for run in begun - ended if not (run / "record.log").exists())
 
 
-def read_logged(metrics: Path, prefix: str) -> dict[str, dict[int, float]]:
+def read_logged(metrics: str | Path, prefix: str) -> dict[str, dict[int, float]]:
     """Read what a run logged.
 
     Args:
@@ -165,7 +165,7 @@ def read_logged(metrics: Path, prefix: str) -> dict[str, dict[int, float]]:
     Raises:
         ValueError: If the file is damaged.
     """
-    found: dict[str, dict[int, float]] = {}
+    metrics, found = Path(metrics), dict[str, dict[int, float]]()
     if not metrics.exists():
         return found
     try:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_mixcd.report import Record, read_records
+from lightning_mixcd.report import Record, read_logged, read_records
 from lightning_mixcd.report.records import damaged_share
 
 GOOD = Record("mixcd", 0.25, 3, "digits", 0.9, 0.8, 1234, 2.5, penalties=("ewc", "lwf"), exhausted=True)
@@ -12,7 +12,7 @@ def test_round_trip(tmp_path):
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     GOOD.write(folder)
-    assert read_records(tmp_path) == {folder: GOOD}
+    assert read_records(tmp_path) == read_records(str(tmp_path)) == {folder: GOOD}
 
 
 def test_empty_folder_is_refused(tmp_path):
@@ -55,3 +55,4 @@ def test_damaged_share_is_the_mean_of_what_was_logged(tmp_path):
     assert damaged_share(metrics) is None
     metrics.write_text("step,rehearsal/damaged_share\n0,0.5\n1,\n2,nan\n3,0.25\n")
     assert damaged_share(metrics) == 0.375
+    assert [*read_logged(str(metrics), "rehearsal/")["rehearsal/damaged_share"]] == [0, 2, 3]
