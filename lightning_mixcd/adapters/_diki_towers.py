@@ -35,7 +35,7 @@ def towers(model: nn.Module) -> dict[str, list[nn.Module]]:
         }
         names = [f"{name} ({type(part).__name__})" for name, part in known.items()][:6]
         raise ValueError(
-            "DIKI needs one encoder of `transformers`, such as ViT or BERT, or the two of CLIP, whose "
+            "DIKI needs one encoder of `transformers` 5, such as ViT or BERT, or the two of CLIP, whose "
             f"attention goes through `AttentionInterface`, found {names}. Use LoRA for other models."
         )
     return found

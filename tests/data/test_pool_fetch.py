@@ -58,7 +58,9 @@ def test_unreadable_sample_is_named(kind, error):
 @given(index=st.lists(st.integers(0, N - 1), min_size=1, max_size=8, unique=True), data=st.data())
 def test_others_take_the_places_of_skipped_samples(kind, index, data):
     holes = data.draw(st.sets(st.sampled_from(index)))
-    spare = data.draw(st.lists(st.integers(0, N - 1).filter(lambda i: i not in index), max_size=4))
+    spare = data.draw(
+        st.lists(st.integers(0, N - 1).filter(lambda i: i not in index), max_size=4, unique=True)
+    )
     holes |= data.draw(st.sets(st.sampled_from(spare))) if spare else set()
     usable = [i for i in index if i not in holes] or [i for i in spare if i not in holes]
     if not usable:
