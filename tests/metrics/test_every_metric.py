@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 from torchmetrics import Metric, MetricCollection
 
 from lightning_mixcd import metrics
 from lightning_mixcd.functional import flips, task_matrix
+from tests.processes import start
 
 # 5 right and right, 3 right and wrong, 1 wrong and right, 2 wrong and wrong, in mixed order.
 BASE_CORRECT = torch.tensor([1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 1], dtype=torch.bool)
@@ -182,11 +183,15 @@ def write_what_a_rank_sees(rank, folder):
     distributed.destroy_process_group()
 
 
-# The children run only tiny operations, so the threads that a fork loses are not missed; to spawn
-# them would import torch twice, which takes most of half a minute on two cores.
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 def test_two_processes_are_one(tmp_path):
-    multiprocessing.start_processes(write_what_a_rank_sees, args=(tmp_path,), nprocs=2, start_method="fork")
+    printed = tmp_path / "printed"
+    processes = [
+        start(write_what_a_rank_sees, rank, tmp_path, folder=tmp_path, printed=[printed] * 2)
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0], printed.read_text()
     expected = {kind.__name__: value.item() for kind, (_, value) in EXPECTED.items()}
     for rank in range(2):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == pytest.approx(expected)
