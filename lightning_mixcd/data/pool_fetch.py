@@ -120,7 +120,8 @@ class PoolFetch(Dataset[Any]):
         if readable:
             return readable
         failed = self._failed(spare)
-        return [i for i in spare if i not in failed]
+        # Of several other draws, which may have a sample in common.
+        return [i for i in dict.fromkeys(spare) if i not in failed]
 
     def _failed(self, index: list[int]) -> dict[int, Exception]:
         found = {}
