@@ -191,6 +191,8 @@ def test_two_processes_are_one(tmp_path):
     ]
     for process in processes:
         process.join(120)
+        process.kill()  # it may be waiting for one that failed
+        process.join()
     assert [process.exitcode for process in processes] == [0, 0], printed.read_text()
     expected = {kind.__name__: value.item() for kind, (_, value) in EXPECTED.items()}
     for rank in range(2):

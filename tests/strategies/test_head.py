@@ -6,14 +6,6 @@ from torch import nn
 
 from lightning_mixcd.strategies._head import Head
 
-
-@pytest.fixture(autouse=True)
-def chance():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
 HEADS = [
     lambda: nn.Linear(3, 4),
     lambda: nn.Linear(3, 4, bias=False),
