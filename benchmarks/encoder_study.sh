@@ -12,9 +12,12 @@ export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 run() { mixcd-train -m "experiment=full_$1" trainer.enable_progress_bar=false "${@:2}"; }
 named() { run "$1" "name=\${hydra:runtime.choices.strategy}$2" "${@:3}"; }
 
+all=uniform,uniform_correct,mixcd,head_probe,probe_matching,screen_highest_loss,gradient_matching
+ratios="mix_ratio=0.015625,0.0625,0.25"
+weights="rehearsal_weight=0.5,3,8"
+
 # Pairing, compute units with those of the ledger's pass on top, steps between an oracle's looks, samples of a part.
 while read -r pairing units every part; do
-  all=uniform,uniform_correct,mixcd,head_probe,probe_matching,screen_highest_loss,gradient_matching
   run "$pairing" "method=none,$all"
   run "$pairing" method=oracle "+strategy.every_n_steps=$every"
   # As if the ledger were there already.
@@ -22,14 +25,11 @@ while read -r pairing units every part; do
   # A part of the pool, with a ledger of that alone.
   named "$pairing" _part method=uniform,mixcd,head_probe,probe_matching "pool_size=$part"
   # Fewer and more rehearsed rows.
-  ratios="mix_ratio=0.015625,0.0625,0.25"
   run "$pairing" "method=$all" "$ratios"
   named "$pairing" _free method=probe_matching "$ratios" "max_compute_units=$units"
   named "$pairing" _part method=probe_matching "$ratios" "pool_size=$part"
   # Curves of rehearsal weights.
-  weights="rehearsal_weight=0.5,3,8"
-  run "$pairing" method=uniform,screen_highest_loss,gradient_matching "$weights"
-  run "$pairing" method=uniform_correct,mixcd,head_probe,probe_matching "$weights"
+  run "$pairing" "method=$all" "$weights"
   named "$pairing" _free method=probe_matching "$weights" "max_compute_units=$units"
   named "$pairing" _part method=probe_matching "$weights" "pool_size=$part"
   run "$pairing" method=mir,mixcd_shuffled
