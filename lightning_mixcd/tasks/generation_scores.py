@@ -119,8 +119,8 @@ class GenerationScores:
 
     def _choose(self, prompts: Sequence[str], name: str) -> Iterator[tuple[int, str]]:
         for row, prompt in enumerate(prompts):
-            prefix = prompt.partition(":")[0] if self.by_prefix else ""
-            if prefix == prompt != "":
+            prefix, colon, _ = prompt.partition(":") if self.by_prefix else ("", ":", "")
+            if not colon:
                 raise ValueError(
                     "Every prompt must begin with a prefix and a colon where `by_prefix` is set, got "
                     f"{prompt!r}. Write one before it, or leave `by_prefix` away."

@@ -255,5 +255,6 @@ def test_bad_arguments_are_refused():
     with pytest.raises(TypeError, match=r"`collate_fn` .* must have a `tokenizer`.* got builtin_function"):
         GenerationScores(["bleu"]).add(Parrot(), said(["a"], ["a"]), len, "new")
     scores = GenerationScores(["bleu"], by_prefix=True)
-    with pytest.raises(ValueError, match=r"must begin with a prefix and a colon.*got 'a'"):
-        scores.add(Parrot(), said(["a"], ["a"]), collator("seq2seq"), "new")
+    for prompt in ("a", ""):
+        with pytest.raises(ValueError, match=rf"must begin with a prefix and a colon.*got '{prompt}'"):
+            scores.add(Parrot(), said([prompt], ["a"]), collator("seq2seq"), "new")
