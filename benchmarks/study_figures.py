@@ -56,7 +56,7 @@ def main() -> None:
         sweep = Study(shown, {path: {} for path in shown}, "uniform")
         into = asked.figures / name
         into.mkdir(parents=True, exist_ok=True)
-        [picture] = [picture for picture in figures(sweep) if picture.name == "pareto"]
+        [picture] = figures(sweep, ["pareto"])
         save(picture, into)
 
 

@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lightning_mixcd.errors import CaptureError, check_number
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.reading import Reading, classified, described, ruled, sized
 
-__all__ = ["Listening", "Reading", "Readout"]
+__all__ = ["Reading", "Readout"]
 
 TARGET_KEYS = ("labels", "label", "y", "target", "targets")
 
@@ -23,22 +22,6 @@ REMEDIES = """Any one of these makes it readable:
   2. name the submodule whose output is the logits: Readout(module="classifier");
   3. return {"loss": loss, "correct": correct} with a bool per row;
   4. pass your own rule: Readout(correctness=lambda outputs, batch: ...), a bool per row."""
-
-
-class Listening:
-    """Hooks on a model, until they are removed.
-
-    Args:
-        handles: Of the hooks.
-    """
-
-    def __init__(self, *handles: RemovableHandle) -> None:
-        self._handles = handles
-
-    def remove(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
 
 
 class Readout:
@@ -104,7 +87,7 @@ class Readout:
         self.listens = True
         self.forget()
 
-    def attach(self, model: nn.Module, *, with_features: bool = False) -> Listening:
+    def attach(self, model: nn.Module, *, with_features: bool = False) -> ExitStack:
         """Start listening to the named submodules, if any.
 
         Args:
@@ -112,23 +95,23 @@ class Readout:
             with_features: Whether features will be asked for, though no head is named.
 
         Returns:
-            What ends it with `remove()`.
+            What ends it, with `close()` or as a context.
 
         Raises:
             CaptureError: If there is no submodule of a name, or it is inside a compiled LightningModule.
         """
-        handles: list[RemovableHandle] = []
-        if self.module is not None:
-            handles.append(_submodule(model, "module", self.module).register_forward_hook(self._keep))
-        if with_features or self.features is not None:
-            head = self.head(model)
-            handles.append(head.register_forward_pre_hook(self._keep_input, with_kwargs=True))
+        named = None if self.module is None else _submodule(model, "module", self.module)
+        head = self.head(model) if with_features or self.features is not None else None
         # Hooks set after compilation do not run; whether earlier ones do depends on what else was compiled.
-        if handles and getattr(model, "_compiler_ctx", None) is not None:
-            Listening(*handles).remove()
+        if (named or head) is not None and getattr(model, "_compiler_ctx", None) is not None:
             raise CaptureError(self._silent())
         self.forget()
-        return Listening(*handles)
+        hooks = ExitStack()
+        if named is not None:
+            hooks.enter_context(named.register_forward_hook(self._keep))
+        if head is not None:
+            hooks.enter_context(head.register_forward_pre_hook(self._keep_input, with_kwargs=True))
+        return hooks
 
     def head(self, model: nn.Module) -> nn.Module:
         """Find the submodule whose input is the features.

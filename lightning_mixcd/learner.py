@@ -19,6 +19,8 @@ Ticket = Mapping[str, Tensor]
 
 # Of keys in a state.
 TICKET, READING = "ticket/", "reading/"
+# Of keys in a ticket: what penalties asked of the ledger, which is none of the strategy's.
+LEDGER = "ledger/"
 
 
 class Learner:
@@ -64,7 +66,8 @@ class Learner:
         if ALLOWED_LOSS in ticket:
             ticket = {**ticket, ALLOWED_LOSS: to_device(ticket[ALLOWED_LOSS], self.device)}
             reading = replace(reading, matched=right_now(reading.correct, reading.loss, ticket))
-        self._pending.append((ticket, reading))
+        own = {key: rows for key, rows in ticket.items() if not key.startswith(LEDGER)}
+        self._pending.append((own, reading))
 
     def learn(self) -> None:
         """Let the strategy learn from everything since the last lesson."""
@@ -138,7 +141,11 @@ class Learner:
         return {name: values.cpu() for name, values in rows.items()}
 
     def _restored(self, rows: dict[str, Tensor]) -> tuple[Ticket, Reading]:
-        ticket = {key.removeprefix(TICKET): rows[key] for key in rows if key.startswith(TICKET)}
+        ticket = {
+            key.removeprefix(TICKET): rows[key]
+            for key in rows
+            if key.startswith(TICKET) and not key.startswith(TICKET + LEDGER)
+        }
         read = {
             key.removeprefix(READING): rows[key].to(self.device) for key in rows if key.startswith(READING)
         }

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from typing_extensions import override
 
-from lightning_mixcd.capture import Listening, Readout
+from lightning_mixcd.capture import Readout
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.kept import Keep, check_keep, columns_of, n_coordinates, values_of
 from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model, fingerprint_pool
@@ -130,7 +131,7 @@ class LedgerCallback(Callback):
         self.ledger: Ledger | None = None
         self._writer: LedgerWriter | None = None
         self._hook: BatchHook | None = None
-        self._listener: Listening | None = None
+        self._listener: ExitStack | None = None
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -251,7 +252,7 @@ class LedgerCallback(Callback):
         if self._hook is not None:
             self._hook.undo()
         if self._listener is not None:
-            self._listener.remove()
+            self._listener.close()
         if self._writer is not None:
             self._writer.flush()
         self._hook = self._listener = self._writer = None

@@ -18,7 +18,7 @@ from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.functional.joining import n_rows, take_rows
 from lightning_mixcd.protocols import ModelLook, Seen, Weights
-from lightning_mixcd.traceless import attached, cuda_states_kept, outputs_of, plain, quiet
+from lightning_mixcd.traceless import cuda_states_kept, outputs_of, plain, quiet
 
 __all__ = ["Look", "loss_of"]
 
@@ -130,7 +130,7 @@ class Look(ModelLook):
             cuda_states_kept(),
             quiet(self.module),
             self._training_readout.hearing(False),
-            attached(self._readout, self.module, with_features=self.with_features),
+            self._readout.attach(self.module, with_features=self.with_features),
             self._context(),
         ):
             yield

@@ -22,7 +22,7 @@ from lightning_mixcd.errors import CaptureError, check_kept, of_the_pool
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.functional.tolerance import right_now
-from lightning_mixcd.traceless import attached, cuda_states_kept, outputs_of, plain, quiet
+from lightning_mixcd.traceless import cuda_states_kept, outputs_of, plain, quiet
 from lightning_mixcd.types import PoolRows
 from lightning_mixcd.wiring import rehearsal_step
 
@@ -104,7 +104,7 @@ class Probe:
             num_workers=self.pool.num_workers,
         )
         with_features = "features" in keep
-        listening = attached(self.readout, self.module, with_features=with_features)
+        listening = self.readout.attach(self.module, with_features=with_features)
         with seeded(0), cuda_states_kept(), quiet(self.module), listening:
             for chunk, fetched in zip(self._chunks(index), loader, strict=True):
                 # By the samples alone, so that a recording that was interrupted goes on as it would have.

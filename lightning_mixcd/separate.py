@@ -1,13 +1,14 @@
 """Rehearsed rows that cannot share a batch with finetune rows."""
 
 import copy
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from lightning_mixcd.capture import Listening, Reading, Readout
+from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.look import loss_of
@@ -45,7 +46,7 @@ class SeparateStep:
         self._wanted: dict[str, Any] | None = None
         self.forget()
 
-    def begin(self, wanted: dict[str, Any] | None, *, alone: bool) -> Listening:
+    def begin(self, wanted: dict[str, Any] | None, *, alone: bool) -> ExitStack:
         """Get ready for the first batch.
 
         Args:

@@ -1,5 +1,6 @@
 """Everything of a rehearsal that exists for the length of one `fit`."""
 
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,6 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor
 
 from lightning_mixcd.baseline import Baseline
-from lightning_mixcd.capture import Listening
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import CaptureError, check_kept
 from lightning_mixcd.functional.joining import join, n_rows
@@ -77,7 +77,7 @@ class Session:
         )
         self.ledger = self._source.ledger
         self.begun = False
-        self._listeners: list[Listening] = []
+        self._listeners = ExitStack()
         self._wanted: dict[str, Any] | None = None  # what is read of rehearsed rows
         self._knows_base = False  # whether it is known what the base model had right
         self._ticket: Ticket | None = None
@@ -212,7 +212,7 @@ class Session:
             self.pace.after_step(self.module)
         self._refresh(before)
         self._batches += 1
-        self.lesson = self._batches >= self.pool.round and self.begun
+        self.lesson = self._batches >= self.pool.round
         if self.lesson:
             self._learn()
         return rows if self._separate is None else rows + self._separate.rows
@@ -233,8 +233,7 @@ class Session:
         """Leave the module and its hooks as they were, and stop the workers; the state stays readable."""
         self.stop()
         self.terms.detach()
-        for listener in self._listeners:
-            listener.remove()
+        self._listeners.close()
         if self.begun:
             self._supply.stream.close()
 
@@ -296,11 +295,11 @@ class Session:
     def _listen(self) -> None:
         with_features = bool(self._wanted and self._wanted["with_features"])
         if self._separate is None:
-            self._listeners = [self.readout.attach(self.module, with_features=with_features)]
+            self._listeners = self.readout.attach(self.module, with_features=with_features)
             return
-        self._listeners = [self._separate.begin(self._wanted, alone=self.ranks.size == 1)]
+        self._listeners = self._separate.begin(self._wanted, alone=self.ranks.size == 1)
         if self.settings.penalties:  # who may read the finetune rows
-            self._listeners.append(self.readout.attach(self.module))
+            self._listeners.enter_context(self.readout.attach(self.module))
 
     def _note(self, ticket: Ticket, outputs: object, batch: object, rows: int) -> None:
         n = ticket["index"].shape[0]

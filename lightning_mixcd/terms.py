@@ -92,7 +92,9 @@ class Terms:
         Raises:
             CaptureError: If the module optimizes in its `training_step`, where nothing can be added.
         """
-        if not (self.penalties or self.weight != 1 or weighs or self.separate):
+        adds = any(type(penalty).loss is not Penalty.loss for penalty in self.penalties)
+        acts = adds or self.weight != 1 or weighs or bool(self.separate)
+        if not (self.penalties or acts):
             return
         if not self.module.automatic_optimization:
             raise CaptureError(
@@ -100,8 +102,9 @@ class Terms:
                 "optimization, which has made its backward when it returns. Leave them out, or use automatic "
                 "optimization."
             )
-        self._hook = StepHook(self.module, self._add)
-        self.look.bare = self._hook.paused
+        if acts:
+            self._hook = StepHook(self.module, self._add)
+            self.look.bare = self._hook.paused
         for penalty in self.penalties:
             penalty.attach(self.module)
             if start is not None:

@@ -15,7 +15,7 @@ from lightning_mixcd.capture import Readout
 from lightning_mixcd.types import PoolRows
 from lightning_mixcd.wiring import call_step, rehearsal_step
 
-__all__ = ["attached", "cuda_states_kept", "outputs_of", "plain", "quiet"]
+__all__ = ["cuda_states_kept", "outputs_of", "plain", "quiet"]
 
 
 def outputs_of(module: nn.Module, batch: Any, readout: Readout) -> object:  # noqa: ANN401 -- any structure
@@ -105,25 +105,6 @@ def _mute_loggers(module: nn.Module) -> Iterator[None]:
 
 def _mute(*args: object, **settings: object) -> None:
     """Stand for `LightningModule.log`."""
-
-
-@contextmanager
-def attached(readout: Readout, module: nn.Module, *, with_features: bool = False) -> Iterator[None]:
-    """Let a readout listen to its submodules for a while.
-
-    Args:
-        readout: The readout.
-        module: The model.
-        with_features: Whether features will be asked for.
-
-    Yields:
-        Nothing.
-    """
-    listening = readout.attach(module, with_features=with_features)
-    try:
-        yield
-    finally:
-        listening.remove()
 
 
 def cuda_states_kept() -> AbstractContextManager[None]:

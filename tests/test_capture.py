@@ -391,7 +391,7 @@ def test_features_are_the_input_of_the_head(name):
     assert not reading.features.requires_grad
     assert not reading.logits.requires_grad
     assert not readout.read(outputs, batch).highest.requires_grad
-    listening.remove()
+    listening.close()
     assert not module.head._forward_pre_hooks
 
 

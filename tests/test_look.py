@@ -257,7 +257,7 @@ def test_what_the_training_step_showed_stays_readable(readout):
     reading = readout.read(None, rows, with_logits=True, with_features=True)
     assert torch.equal(reading.logits, outputs)
     assert len(reading.features) == len(rows[0])
-    listening.remove()
+    listening.close()
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.net)
 
 

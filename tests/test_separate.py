@@ -525,7 +525,7 @@ def test_sharded_modules_are_refused():
         module = Apart()
         weight = distribute_tensor(module.net[0].weight.detach(), init_device_mesh("cpu", (1,)))
         module.net[0].weight = nn.Parameter(weight)
-        SeparateStep(module, Readout()).begin(None, alone=True).remove()
+        SeparateStep(module, Readout()).begin(None, alone=True).close()
         with pytest.raises(CaptureError, match=r"sharded over processes cannot make a `rehearsal_step`"):
             SeparateStep(module, Readout()).begin(None, alone=False)
     finally:

@@ -17,6 +17,7 @@ from tests.toys import (
     POOL_IDS,
     Listed,
     LossOnly,
+    OnBatchEnd,
     Toy,
     finetune,
     finetuned,
@@ -309,6 +310,35 @@ def test_module_gets_its_step_back(breaks):
     assert module.__dict__["training_step"] is with_own_step
     del module.training_step
     assert module.training_step == own
+
+
+def test_penalty_that_only_changes_gradients_leaves_the_step_alone():
+    class Halving(Penalty):
+        def change_gradients(self, gradients, apart, total):
+            for gradient in gradients.values():
+                gradient *= 0.5
+
+    for penalty, stands in ((Halving(), False), (Noting(), True)):
+        replaced = []
+        watch = OnBatchEnd(lambda t, m, o, b, seen=replaced: seen.append("training_step" in m.__dict__))
+        rehearsal = RehearsalCallback(Uniform(), pool=pool(), penalties=[penalty])
+        trainer(rehearsal, watch).fit(Toy(), DataLoader(finetune(), 8))
+        assert replaced == [stands] * 5
+
+
+def test_what_a_penalty_asked_of_the_ledger_is_not_shown_to_the_strategy():
+    class Knowing(Noting):
+        needs_columns = ("label",)
+
+    class Seeing(Uniform):
+        def tally(self, outcome):
+            shown.append({*outcome.context})
+
+    shown, noting = [], Knowing()
+    fit([noting], strategy=Seeing(), ledger=ledger())
+    assert all("ledger/label" in step.ticket for step in noting.steps)
+    assert shown
+    assert all(names == {"index", "base_correct"} for names in shown)
 
 
 def test_validation_has_no_terms():

@@ -64,6 +64,7 @@ def run_chain(config: DictConfig) -> ChainRecord:
     callbacks(config)  # refuses what cannot be made
     _check(config, output)
     tasks = _tasks(config)
+    _pool(config, tasks, len(tasks) - 1)  # refuses tasks whose samples cannot share a batch
     names = [*tasks]
     seed_everything(config.seed, workers=True, verbose=False)
     initial = _measure(config, make(config.model), tasks)

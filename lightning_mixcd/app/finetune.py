@@ -46,7 +46,7 @@ def train(config: DictConfig) -> Record:
     rehearsal, others = callbacks(config)
     pairing = configured_pairing(config)
     module, ledger = base_model(config, pairing)
-    outcome = Outcome(rehearsal)
+    outcome = Outcome(rehearsal, measures=[PRIOR, NEW])
     hooks = [rehearsal, *others, outcome]
     trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=hooks)
     data = _data(config, pairing, ledger)

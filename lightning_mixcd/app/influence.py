@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from lightning_mixcd.app.conf import conf_dir, hush, make
 from lightning_mixcd.app.finished_run import FinishedRun, load_run
-from lightning_mixcd.app.queries import KINDS, Answer, Query, choose_queries
+from lightning_mixcd.app.queries import Answer, Query, choose_queries, kind_of_queries
 from lightning_mixcd.app.shown import shown
 from lightning_mixcd.app.tables import print_table, wide_console
 from lightning_mixcd.app.two_stages import RunStages
@@ -56,13 +56,13 @@ def explain(config: DictConfig, output: Path) -> list[Explanation]:
             raise ValueError(
                 f"`{name}` must be at least {least}, got {config[name]}. The default is {default}."
             )
+    task, words, _ = kind_of_queries(config.queries)
+    solver = make(config.solver) if config.get("solver") else None
     run = load_run(Path(config.run))
     for module in (run.base, run.finetuned):
         module.to(config.device)
     index = [config.index] if isinstance(config.index, int) else config.index
     samples = choose_queries(run, config.queries, index, batch_size=config.batch_size)
-    task, words, _ = KINDS[config.queries]
-    solver = make(config.solver) if config.get("solver") else None
     stages = RunStages(run, alpha=config.alpha, solver=solver, batch_size=config.batch_size)
     ledger = Ledger.open(run.ledger)
 

@@ -1,5 +1,7 @@
 """What a run came to, also where Lightning trained it in processes of its own."""
 
+from collections.abc import Sequence
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
@@ -14,6 +16,10 @@ class Outcome(Callback):
 
     Args:
         rehearsal: The callback that rehearses; must come before this one.
+        measures: Names of metrics that validation must log.
+
+    Raises:
+        ValueError: Behind the first validation, if one is not logged.
 
     Attributes:
         steps: Optimizer steps made.
@@ -22,16 +28,24 @@ class Outcome(Callback):
         exhausted: Whether a budget ended the run: that of the callback, or an oracle's.
     """
 
-    def __init__(self, rehearsal: RehearsalCallback) -> None:
-        self.rehearsal = rehearsal
+    def __init__(self, rehearsal: RehearsalCallback, measures: Sequence[str] = ()) -> None:
+        self.rehearsal, self.measures = rehearsal, measures
         self.steps, self.compute_units = 0, 0
         self.measured = self.exhausted = False
         self._step = -1  # of the last validation, which need not be the last one of the run
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._step = trainer.global_step
+        if trainer.sanity_checking:
+            return
+        self._step = trainer.global_step
+        logged = trainer.callback_metrics
+        if absent := [name for name in self.measures if name not in logged]:
+            raise ValueError(
+                f"`model` must log {absent} in validation, but it logged {sorted(logged)}. Let "
+                "`validation_step` log the new task's accuracy for the first loader, the prior one's for the "
+                "second."
+            )
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

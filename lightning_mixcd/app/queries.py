@@ -14,7 +14,7 @@ from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.probe import Probe
 from lightning_mixcd.wiring import call_step, rehearsal_step
 
-__all__ = ["KINDS", "Answer", "Query", "choose_queries", "readout_of"]
+__all__ = ["KINDS", "Answer", "Kind", "Query", "choose_queries", "kind_of_queries", "readout_of"]
 
 
 class Answer(NamedTuple):
@@ -49,7 +49,8 @@ class Query:
 
 
 # Task whose validation samples are asked about, what they are called, and which of them these are.
-KINDS: dict[str, tuple[str, str, Callable[[Query], bool]]] = {
+Kind = tuple[str, str, Callable[[Query], bool]]
+KINDS: dict[str, Kind] = {
     "prior_damaged": (
         "prior",
         "Predictions on the prior task that finetuning damaged",
@@ -59,6 +60,23 @@ KINDS: dict[str, tuple[str, str, Callable[[Query], bool]]] = {
     "prior": ("prior", "Predictions on the prior task", lambda _: True),
     "new": ("new", "Predictions on the new task", lambda _: True),
 }
+
+
+def kind_of_queries(name: str) -> Kind:
+    """Look up a kind of queries.
+
+    Args:
+        name: One of `KINDS`.
+
+    Returns:
+        Task whose validation samples are asked about, what they are called, and which of them these are.
+
+    Raises:
+        ValueError: If there is no such kind.
+    """
+    if name not in KINDS:
+        raise ValueError(f"`queries` must be one of {[*KINDS]}, got {name!r}. Pass one of them.")
+    return KINDS[name]
 
 
 def choose_queries(
@@ -79,9 +97,7 @@ def choose_queries(
         ValueError: If there is no such kind, an index is out of range, or none is left.
         CaptureError: If a sample has no loss.
     """
-    if kind not in KINDS:
-        raise ValueError(f"`queries` must be one of {[*KINDS]}, got {kind!r}. Pass one of them.")
-    task, _, holds = KINDS[kind]
+    task, _, holds = kind_of_queries(kind)
     pool = run.val[task]
     outside = [i for i in index or () if not 0 <= i < len(pool)]
     if outside:

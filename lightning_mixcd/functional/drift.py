@@ -17,6 +17,7 @@ __all__ = [
     "corrected",
     "diagonal_fit",
     "feature_basis",
+    "leading_directions",
     "moments",
     "own_moments",
     "principal_directions",
@@ -75,11 +76,27 @@ def principal_directions(vectors: Tensor, rank: int) -> Tensor:
         tensor([[0.6000, 0.8000]])
     """
     x = vectors.double()
-    _, found = torch.linalg.eigh(x.T @ x)
+    return leading_directions(x.T @ x, rank).float()
+
+
+def leading_directions(squares: Tensor, rank: int) -> Tensor:
+    """Find the leading eigenvectors of a matrix; their signs do not depend on the library that finds them.
+
+    Args:
+        squares: Symmetric, `(d, d)`.
+        rank: Most directions, k; there are no more than d.
+
+    Returns:
+        Orthonormal rows, the leading one first, the greatest entry of each positive, `(k, d)`.
+
+    Example:
+        >>> leading_directions(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), rank=1)
+        tensor([[0., 1.]])
+    """
+    _, found = torch.linalg.eigh(squares)
     directions = found.T.flip(0)[:rank]
-    # The sign of a direction has no meaning; this one does not depend on the library that found it.
     signs = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True)).sign()
-    signed: Tensor = (directions * signs).float()
+    signed: Tensor = directions * signs
     return signed
 
 

@@ -20,7 +20,7 @@ from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.reading import described
-from lightning_mixcd.traceless import attached, outputs_of, quiet
+from lightning_mixcd.traceless import outputs_of, quiet
 
 __all__ = ["RowLosses", "Stage"]
 
@@ -135,7 +135,7 @@ class Stage:
         Yields:
             Nothing.
         """
-        with quiet(self.module), attached(self.readout, self.module):
+        with quiet(self.module), self.readout.attach(self.module):
             yield
 
     def row_losses(self, batch: object) -> Tensor:

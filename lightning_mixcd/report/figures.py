@@ -1,7 +1,7 @@
 """All figures of a report."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from matplotlib import rc_context
 from matplotlib.lines import Line2D
@@ -32,17 +32,19 @@ NAMES = tuple(DRAW)
 MOST_LINES = 25
 
 
-def figures(sweep: Sweep) -> list[Picture]:
+def figures(sweep: Sweep, names: Collection[str] = NAMES) -> list[Picture]:
     """Draw every figure that there is something to show in.
 
     Args:
         sweep: The runs.
+        names: Of the figures, some of `NAMES`; all by default.
 
     Returns:
         The figures, in the order of the page, with a legend of all methods where lines need one.
     """
     with rc_context(LOOK):
-        found = [picture for draw in DRAW.values() if (picture := draw(sweep)) is not None]
+        drawn = [draw(sweep) for name, draw in DRAW.items() if name in names]
+        found = [picture for picture in drawn if picture is not None]
         for picture in found:
             if picture.stack is None:
                 _add_legend(picture, sweep)

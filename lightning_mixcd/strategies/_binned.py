@@ -158,9 +158,9 @@ class BinnedStrategy(OrderedStrategy):
     def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
         """Return the bin of each pool sample, `(N,)` with `NEVER` for one not drawn, and the number K."""
 
-    @abstractmethod
-    def probabilities(self, signal: Tensor | None) -> Tensor:
-        """Return the probability of each bin, 0 for an empty one, `(K,)`; `self.sizes` holds the sizes."""
+    def probabilities(self, signal: Tensor | None) -> Tensor:  # noqa: ARG002 -- not of these
+        """Return the probability of each bin, 0 for an empty one, `(K,)`; by its size unless overridden."""
+        return self.sizes / self.sizes.sum()
 
     @override
     def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:

@@ -4,7 +4,6 @@ from abc import abstractmethod
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -54,10 +53,6 @@ class MemoryStrategy(BinnedStrategy):
     @override
     def setup_streams(self, sizes: Tensor, *, seed: int) -> None:
         Strategy.setup_streams(self, sizes, seed=seed)  # refuses
-
-    @override
-    def probabilities(self, signal: Tensor | None) -> Tensor:
-        return torch.ones(1, dtype=torch.float64)
 
 
 def quotas(sizes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:

@@ -1,6 +1,5 @@
 """Rehearse at random."""
 
-import torch
 from typing_extensions import override
 
 from lightning_mixcd.functional._chunks import Bins
@@ -16,6 +15,7 @@ class Uniform(BinnedStrategy):
     Of `Streams`, in proportion to their sizes.
 
     Example:
+        >>> import torch
         >>> strategy = Uniform()
         >>> strategy.setup(100, None, seed=0)
         >>> strategy.draw(4, signal=None, generator=torch.Generator().manual_seed(0)).shape
@@ -25,10 +25,6 @@ class Uniform(BinnedStrategy):
     @override
     def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
         return one_bin(n_pool), 1
-
-    @override
-    def probabilities(self, signal: torch.Tensor | None) -> torch.Tensor:
-        return self.sizes / self.sizes.sum()
 
 
 class UniformCorrect(BinnedStrategy):
@@ -41,6 +37,7 @@ class UniformCorrect(BinnedStrategy):
         ValueError: If the ledger has no correct sample.
 
     Example:
+        >>> import torch
         >>> strategy = UniformCorrect()
         >>> strategy.setup(3, Ledger.from_arrays(correct=[True, False, True], loss=[0.1, 2.0, 0.3]), seed=0)
         >>> sorted(strategy.draw(2, signal=None, generator=torch.Generator()).tolist())
@@ -52,7 +49,3 @@ class UniformCorrect(BinnedStrategy):
     @override
     def assign(self, n_pool: int, ledger: Ledger | None) -> tuple[Bins, int]:
         return one_bin(n_pool, some_correct(ledger).correct), 1
-
-    @override
-    def probabilities(self, signal: torch.Tensor | None) -> torch.Tensor:
-        return self.sizes / self.sizes.sum()

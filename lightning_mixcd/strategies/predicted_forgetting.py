@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from lightning_mixcd.errors import check_counts, check_number
 from lightning_mixcd.functional._chunks import chunks
+from lightning_mixcd.functional.drift import leading_directions
 from lightning_mixcd.ledger.columns import Array
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._binned import OrderedStrategy, Shuffles, one_bin
@@ -162,11 +163,11 @@ def principal_components(values: Array, rank: int) -> npt.NDArray[np.float32]:
     for rows in chunks(len(values), CHUNK):
         away = values[rows] - mean
         squares += away.T @ away / len(values)
-    variances, directions = np.linalg.eigh(squares)
-    leading = np.argsort(-variances, kind="stable")[:rank]
-    leading = leading[variances[leading] > LEAST_VARIANCE * variances.max()]
-    weights = directions[:, leading] / np.sqrt(variances[leading])
-    found = np.empty((len(values), len(leading)), dtype=np.float32)
+    directions = leading_directions(torch.from_numpy(squares), rank).numpy().T
+    variances = ((squares @ directions) * directions).sum(axis=0)
+    varies = variances > LEAST_VARIANCE * variances[0]
+    weights = directions[:, varies] / np.sqrt(variances[varies])
+    found = np.empty((len(values), weights.shape[1]), dtype=np.float32)
     for rows in chunks(len(values), CHUNK):
         found[rows] = (values[rows] - mean) @ weights
     return found

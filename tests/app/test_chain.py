@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import OmegaConf
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, TensorDataset
 
 from lightning_mixcd import Pool, RehearsalCallback, RehearsalDataModule, record_ledger
 from lightning_mixcd.app import chain
@@ -16,7 +16,7 @@ from lightning_mixcd.app.conf import make
 from lightning_mixcd.app.run import configured_pairing
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.chains import read_chains
-from lightning_mixcd.tasks import digits_task, mlp
+from lightning_mixcd.tasks import TensorDataModule, digits_task, mlp
 from tests.app.composing import composed
 from tests.toys import QUIET
 
@@ -189,6 +189,16 @@ def test_one_task_is_no_chain(tmp_path):
     overrides = ["~stages.turned_90", "~stages.turned_180"]
     with pytest.raises(ValueError, match=r"`stages` must hold at least two tasks, got \['upright'\]"):
         chain.run_chain(chained(tmp_path, *overrides))
+
+
+def test_tasks_that_cannot_share_a_batch_are_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    tasks, odd = chain._tasks, TensorDataset(torch.zeros(40, 5, 5), torch.zeros(40, dtype=torch.int64))
+    monkeypatch.setattr(
+        chain, "_tasks", lambda config: {**tasks(config), NAMES[1]: TensorDataModule(odd, odd)}
+    )
+    monkeypatch.setattr(chain, "_measure", None)
+    with pytest.raises(ValueError, match=r"can share a batch, but those of 'upright' .* and 'turned_90'"):
+        chain.run_chain(chained(tmp_path))
 
 
 def test_model_that_logs_no_accuracy_is_refused(tmp_path, monkeypatch):

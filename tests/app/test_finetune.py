@@ -45,6 +45,14 @@ def test_a_run_is_measured_at_its_end_whenever_it_is_validated(every, tmp_path):
     assert measured("seldom", f"+trainer.check_val_every_n_epoch={every}") == measured("always")
 
 
+@pytest.mark.parametrize("every", [1, 10], ids=["in the first epoch", "at the end"])
+def test_model_that_does_not_log_what_is_measured_is_refused(every, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "PRIOR", "val/prior/f1")
+    often = f"+trainer.check_val_every_n_epoch={every}"
+    with pytest.raises(ValueError, match=r"`model` must log \['val/prior/f1'\] in validation, but it logged"):
+        finetune.train(composed(tmp_path, "base.max_epochs=1", "trainer.max_epochs=2", often))
+
+
 def test_a_run_pays_for_the_ledger_of_what_it_may_rehearse(tmp_path):
     def units(folder, *overrides):
         config = composed(tmp_path / folder, "base.max_epochs=1", "trainer.max_epochs=1", *overrides)

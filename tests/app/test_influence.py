@@ -256,6 +256,11 @@ def test_options_that_do_not_fit_are_refused(run, overrides, message):
         explained(run, *overrides)
 
 
+def test_kind_of_queries_is_refused_before_the_run_is_read(tmp_path):
+    with pytest.raises(ValueError, match="`queries` must be one of"):
+        explained(tmp_path / "no run", "queries=mine")
+
+
 def without_weights(folder):
     shutil.rmtree(folder / "logs" / "checkpoints")
 
