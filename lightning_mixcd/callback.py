@@ -57,7 +57,8 @@ class RehearsalCallback(Callback):
 
     Attributes:
         exhausted: Whether `fit` was ended because `max_compute_units` were reached.
-        batch_units: Compute units of this process for training on the last batch, without looks at the model.
+        looks_are_free: Whether `max_compute_units` holds for training alone, as for an oracle that is to make
+            the steps that uniform rehearsal can afford; False at first.
 
     Raises:
         TypeError: If an argument is of another kind.
@@ -91,16 +92,16 @@ class RehearsalCallback(Callback):
         _check_numbers(mix_ratio, rehearsal_weight, max_compute_units, seed)
         self.strategy, self.penalties = strategy, _listed(penalties)
         self.rehearsal_weight, self.max_compute_units = rehearsal_weight, max_compute_units
-        self.exhausted = self._spent = False
+        self.exhausted = self._spent = self.looks_are_free = False
         self.pool = None if pool is None else as_pool(pool)
         self.ledger, self.mix_ratio = ledger, mix_ratio
         self.schedule = schedule or EveryNSteps(1)
         self.readout = readout or Readout()
         self.seed = seed
-        self.batch_units = 0
         self._units = 0  # compute units of all processes, up to where this run began or was resumed
         self._own_units = 0  # of this process since
         self._extra_units = 0  # of those, spent on looking at the model
+        self._trained_units = 0  # of all processes and runs, spent on training
         self._backwards = 0  # made in the batch that is being trained
         self._session: Session | None = None
         self._resumed: dict[str, Any] | None = None  # state that waits for the session to begin
@@ -134,7 +135,7 @@ class RehearsalCallback(Callback):
         needed = any(user.needs_ledger or user.needs_columns for user in users)
         ledger = self._session.ledger if needed else None
         self._units, self._own_units = 0 if ledger is None else ledger.forwards, 0
-        self._extra_units, self._backwards = 0, 0
+        self._extra_units, self._trained_units, self._backwards = 0, 0, 0
         if self._resumed is not None:
             self.load_state_dict(self._resumed)
 
@@ -190,17 +191,19 @@ class RehearsalCallback(Callback):
         # Otherwise an optimizer may ask for several passes, as LBFGS does; a skipped batch has no backward.
         backwards = self._backwards if pl_module.automatic_optimization else 1
         extra = session.extra_units
-        self.batch_units = rows * (max(1, backwards) + 2 * backwards)
-        self._own_units += self.batch_units + extra - self._extra_units
+        units = rows * (max(1, backwards) + 2 * backwards)
+        self._trained_units += session.ranks.size * units
+        self._own_units += units + extra - self._extra_units
         self._extra_units, self._backwards = extra, 0
 
     def _end_if_exhausted(self, trainer: Trainer, session: Session) -> None:
         if self.max_compute_units is None:
             return
+        units = self._trained_units if self.looks_are_free else self.compute_units
+        spent = units >= self.max_compute_units
         if session.ranks.size == 1:
-            self._spent = self.compute_units >= self.max_compute_units
+            self._spent = spent
         elif session.lesson:  # all processes must end with the same step
-            spent = self.compute_units >= self.max_compute_units
             self._spent = trainer.strategy.reduce_boolean_decision(spent, all=False)
         if self._spent and session.stepped:
             self.exhausted = trainer.should_stop = True
@@ -231,7 +234,12 @@ class RehearsalCallback(Callback):
         if self._session is None or not self._session.begun:
             return {}
         units = self._all_units(self._session) if self._together else self.compute_units
-        return {"version": 1, "compute_units": units, **self._session.state_dict(together=self._together)}
+        return {
+            "version": 1,
+            "compute_units": units,
+            "trained_units": self._trained_units,
+            **self._session.state_dict(together=self._together),
+        }
 
     def _all_units(self, session: Session) -> int:
         return self._units + int(session.ranks.total(self._own_units))
@@ -244,6 +252,7 @@ class RehearsalCallback(Callback):
             self._resumed = state_dict  # until `on_fit_start`
             return
         self._units, self._own_units = state_dict["compute_units"], 0
+        self._trained_units = state_dict.get("trained_units", 0)  # of an earlier version: not known
         self._extra_units = self._session.extra_units
         self._session.load_state_dict(state_dict)
 

@@ -25,7 +25,7 @@ class Outcome(Callback):
         steps: Optimizer steps made.
         measured: Whether the run was validated behind the last of them.
         compute_units: As of the callback.
-        exhausted: Whether a budget ended the run: that of the callback, or an oracle's.
+        exhausted: As of the callback.
     """
 
     def __init__(self, rehearsal: RehearsalCallback, measures: Sequence[str] = ()) -> None:
@@ -50,12 +50,11 @@ class Outcome(Callback):
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
             counts = {
                 "steps": trainer.global_step,
                 "measured": self._step == trainer.global_step,
                 "compute_units": self.rehearsal.compute_units,
-                "exhausted": any(getattr(callback, "exhausted", False) for callback in callbacks),
+                "exhausted": self.rehearsal.exhausted,
             }
             trainer.callback_metrics.update({f"run/{name}": torch.tensor(n) for name, n in counts.items()})
 

@@ -14,7 +14,6 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig
 from torch.utils.data import Dataset, Subset
 
-from lightning_mixcd.app.budget import TrainingBudget
 from lightning_mixcd.app.conf import make
 from lightning_mixcd.app.true_rates import TrueRates
 from lightning_mixcd.callback import RehearsalCallback
@@ -109,21 +108,20 @@ def callbacks(config: DictConfig) -> tuple[RehearsalCallback, list[Callback]]:
         The one that rehearses, and all others.
     """
     strategy = make(config.strategy)
-    is_mark = isinstance(strategy, Oracle)
     rehearsal = RehearsalCallback(
         strategy,
         schedule=make(config.schedule),
         penalties=make(config.penalty),
         rehearsal_weight=config.rehearsal_weight,
-        max_compute_units=None if is_mark else config.max_compute_units,
+        max_compute_units=config.max_compute_units,
         seed=config.seed,
     )
+    # An oracle is a mark to measure against, not a method; what it looks at would use up any budget.
+    rehearsal.looks_are_free = isinstance(strategy, Oracle)
     # An average of the weights is one of the adapted module.
     others: list[Callback] = [*make(config.adapter).values(), *make(config.weights).values(), ExactResume()]
     own = make(config.trainer.get("callbacks")) or []
     others += own if isinstance(own, list) else [own]
-    if is_mark:
-        others.append(TrainingBudget(config.max_compute_units, rehearsal))
     if config.true_rates_every and isinstance(strategy, MixCD):
         others.append(TrueRates(rehearsal, config.true_rates_every))
     if config.trainer.enable_progress_bar:

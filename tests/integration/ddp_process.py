@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_mixcd import EveryNSteps, MixCD, Oracle, Pool, RehearsalCallback, RehearsalDataModule
 from lightning_mixcd.resume import ExactResume
+from lightning_mixcd.strategies import Strategy
 from tests.integration.launching import joined
 from tests.integration.one_process import LAG
 from tests.toys import (
@@ -77,6 +78,7 @@ def fit(
     pl.seed_everything(seed, verbose=False)
     module, logger, rates, rows, counts = Uneven(dropout=0.3, lr=0.2), Listed(), [], [], []
     callback = RehearsalCallback(strategy, **given)
+    callback.looks_are_free = isinstance(strategy, Oracle)
 
     def note(run: pl.Trainer, _module: Any, outputs: Any, batch: Any) -> None:
         rates.append(callback.strategy.signal().tolist())
@@ -103,7 +105,7 @@ def fit(
     }
 
 
-def case(folder: Path, name: str, n: int, **given: Any) -> dict[str, Any]:
+def case(folder: Path, name: str, n: int, strategy: Strategy | None = None, **given: Any) -> dict[str, Any]:
     """A run whose finetune batches are the user's own on each process."""
     settings, rank = CASES[name], int(os.environ["LOCAL_RANK"])
     batches = [
@@ -111,7 +113,7 @@ def case(folder: Path, name: str, n: int, **given: Any) -> dict[str, Any]:
     ]
     return fit(
         folder,
-        MixCD(),
+        strategy or MixCD(),
         # Its own generator: a loader seeds its workers, also where it has none, from the global one.
         data=DataLoader(finetune(), batch_sampler=batches, generator=torch.Generator()),
         seed=1,
@@ -141,6 +143,9 @@ def two_processes(folder: Path) -> dict[str, Any]:
         ),
         "oracle": fit(folder, Oracle(every_n_steps=2), data=plain, seed=1, **settings),
     }
+
+    for name, strategy in (("mixcd", MixCD()), ("oracle", Oracle(every_n_steps=2))):
+        found[f"{name} spent"] = case(folder, "uneven", 2, strategy, max_compute_units=250)
 
     def ordered() -> RehearsalDataModule:
         earlier = Pool(pool(), lag=4)

@@ -230,6 +230,14 @@ def test_ranks_with_longer_batches_run_ahead(four, n):
     assert max(opened) > min(opened) + LAG
 
 
+def test_a_budget_ends_ranks_with_the_same_step_and_an_oracle_with_that_of_others(ranks):
+    steps = [len(rank[f"{name} spent"]["rows"]) for name in ("mixcd", "oracle") for rank in ranks]
+    assert steps == [steps[0]] * 4
+    assert 1 < steps[0] < N_BATCHES
+    mixcd, oracle = (ranks[0][f"{name} spent"]["units"] for name in ("mixcd", "oracle"))
+    assert mixcd < oracle
+
+
 class Resumed:
     """An epoch with some number of processes, and the next with another."""
 
