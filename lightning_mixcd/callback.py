@@ -45,14 +45,15 @@ class RehearsalCallback(Callback):
         ledger: The base model's record of the pool, or its folder. If there is none in the folder yet, it is
             recorded at the start of `fit`, with the module as it is then. Strategies that know no base
             model do without.
-        mix_ratio: Rehearsed samples per finetune sample, in (0, 16]; what a step's share leaves behind the
-            point is carried over.
+        mix_ratio: Rehearsed samples per finetune sample, in (0, 16]; 0.25 if None. Fractions of a row are
+            carried over to later steps.
         schedule: At which optimizer steps to rehearse; every step by default.
         readout: Where correctness is to be found in what `training_step` returns; see `Readout`.
         penalties: What else holds on to what the base model knew; each acts beside the others.
         rehearsal_weight: Weight of a rehearsed row in the loss, 0 or more, beside 1 for a finetune row; the
             module's loss is taken for the mean over the rows of its batch.
-        max_compute_units: `fit` ends with the step that reaches so many `compute_units`; None for no end.
+        max_compute_units: `fit` ends with the step that reaches so many `compute_units`, at least 1, or
+            within half a lag of it where there are several processes; None for no end.
         seed: Seed of all draws.
 
     Attributes:
@@ -66,8 +67,9 @@ class RehearsalCallback(Callback):
             strategy or a penalty needs a ledger and there is none; if pool and finetune data are read by
             different tokenizers.
         LedgerError: At the start of `fit`, if the ledger is of another pool or base model.
-        CaptureError: At the first step, if correctness is wanted and cannot be read; a strategy that learns
-            nothing needs it for a ledger only.
+        CaptureError: At the first step or before, if correctness or losses are needed and cannot be read: for
+            a ledger, a strategy that learns or looks at candidates, a `rehearsal_weight` other than 1, or a
+            penalty that reads answers.
 
     Example:
         >>> from lightning_mixcd import MixCD, RehearsalCallback

@@ -32,6 +32,9 @@ class Readout:
     whose logits are NaN or overflow are wrong, and so are those whose target is none of the C classes, such
     as -100. The reading is that of the training pass: train mode, weights before the step's update.
 
+    The loss of each row, where it is wanted, is `outputs["losses"]`, `(B,)`, or else the cross-entropy of the
+    logits: return `losses` where yours is another, as with label smoothing or class weights.
+
     Args:
         logits: Key of the logits in what `training_step` returns.
         module: Name of a submodule whose output is the logits, for a `training_step` that returns a loss
@@ -208,33 +211,41 @@ class Readout:
             self.forget()
         rows = n_rows(batch) if rows is None else rows
         part = slice(rows - (rows if last is None else last), rows)
-        given = outputs if isinstance(outputs, Mapping) else {}
         if captured is None and self.module is None:
             plain = isinstance(outputs, Tensor) and outputs.ndim == 2
-            captured = outputs if plain else given.get(self.logits)  # type: ignore[assignment]
-        if self.correctness is not None:
-            reading = ruled(self.correctness(outputs, batch), rows, part)
-        elif "correct" in given:
-            reading = ruled(given["correct"], rows, part, given.get("losses"))
-        elif self.tolerance is not None and "losses" in given and getattr(captured, "ndim", 0) != 2:
-            losses = sized(given["losses"], rows, "losses", ndim=1)
-            reading = ruled(torch.ones_like(losses, dtype=torch.bool), rows, part, losses)
-        elif captured is not None:
-            logits = sized(captured, rows, "logits")
-            logits = (logits if with_graph else logits.detach())[part]
-            reading = classified(logits, self._target(batch, rows)[part], with_loss=with_loss)
-        elif "preds" in given and self.module is None:
-            target = self._target(batch, rows)[part]
-            reading = Reading(sized(given["preds"], rows, "preds", ndim=1)[part] == target, label=target)
-        else:
-            raise CaptureError(
-                self._silent() if self.module is not None else _unreadable(outputs, self.made_by)
-            )
+            captured = outputs if plain else _given(outputs).get(self.logits)  # type: ignore[assignment]
+        if not with_graph and isinstance(captured, Tensor):
+            captured = captured.detach()
+        reading = self._of_rows(outputs, batch, captured, rows, part, with_loss=with_loss)
         if with_logits and isinstance(captured, Tensor) and len(captured) == rows:
             reading = replace(reading, logits=captured[part])
         if with_features:
             reading = replace(reading, features=self._checked(head_call, captured, rows)[part])
         return reading if with_graph else _detached(reading)
+
+    def _of_rows(
+        self, outputs: object, batch: object, logits: object, rows: int, part: slice, *, with_loss: bool
+    ) -> Reading:
+        given = _given(outputs)
+        if self.correctness is not None:
+            return ruled(self.correctness(outputs, batch), rows, part)
+        losses = given.get("losses")
+        # Some return the parts of their loss under this name.
+        losses = sized(losses, rows, "losses", ndim=1)[part] if isinstance(losses, Tensor) else None
+        if "correct" in given:
+            return replace(ruled(given["correct"], rows, part), loss=losses)
+        if self.tolerance is not None and losses is not None and getattr(logits, "ndim", 0) != 2:
+            return Reading(torch.ones_like(losses, dtype=torch.bool), loss=losses)
+        if logits is not None:
+            target = self._target(batch, rows)[part]
+            own = with_loss and losses is None
+            reading = classified(sized(logits, rows, "logits")[part], target, with_loss=own)
+            return reading if losses is None else replace(reading, loss=losses)
+        if "preds" in given and self.module is None:
+            target = self._target(batch, rows)[part]
+            right = sized(given["preds"], rows, "preds", ndim=1)[part] == target
+            return Reading(right, loss=losses, label=target)
+        raise CaptureError(self._silent() if self.module is not None else _unreadable(outputs, self.made_by))
 
     def _target(self, batch: object, rows: int) -> Tensor:
         target = self.target(batch) if callable(self.target) else _find_target(batch, self.target)
@@ -270,6 +281,10 @@ class Readout:
             "run there, or is inside a compiled LightningModule, where hooks cannot be relied on. Name the "
             "right submodule, compile the network instead of the LightningModule, or return the logits."
         )
+
+
+def _given(outputs: object) -> Mapping[str, Any]:
+    return outputs if isinstance(outputs, Mapping) else {}
 
 
 def _submodule(model: nn.Module, argument: str, name: str) -> nn.Module:

@@ -36,7 +36,7 @@ class IndexedDataset(Dataset[Any]):
 
     Args:
         dataset: Map-style dataset of N samples.
-        collate_fn: Makes a batch of its samples.
+        collate_fn: Makes a batch of its samples; torch's default if not given.
 
     Example:
         >>> batch, index = next(iter(IndexedDataset(["a", "b", "c"]).loader(batch_size=2)))

@@ -67,14 +67,13 @@ def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(there) if len(there) == len(parts) else None
 
 
-def ruled(given: object, rows: int, part: slice, losses: object = None) -> Reading:
+def ruled(given: object, rows: int, part: slice) -> Reading:
     """Check what a user's own rule said.
 
     Args:
         given: Correctness of each row, bool, or a pair of that and the losses.
         rows: Rows of the batch.
         part: Which of them are wanted.
-        losses: Loss of each row, where they are not given with correctness.
 
     Returns:
         The reading, without labels.
@@ -82,7 +81,7 @@ def ruled(given: object, rows: int, part: slice, losses: object = None) -> Readi
     Raises:
         CaptureError: If there is not one bool, or not one loss, per row.
     """
-    correct, loss = given if isinstance(given, tuple) else (given, losses)
+    correct, loss = given if isinstance(given, tuple) else (given, None)
     if not isinstance(correct, Tensor) or correct.dtype != torch.bool or correct.shape != (rows,):
         raise CaptureError(
             f"Correctness must be a bool tensor of shape ({rows},), one per row of the batch, got "

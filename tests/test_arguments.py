@@ -92,6 +92,7 @@ INTEGERS = [
     ("compared", lambda n: GSSMemory(1, compared=n), lambda n: n >= 1),
     ("every_n_steps", lambda n: Oracle(every_n_steps=n), lambda n: n >= 1),
     ("n", EveryNSteps, lambda n: n >= 1),
+    ("first", lambda n: EveryNSteps(first=n), lambda n: n >= 0),
     ("last", lambda n: EveryNSteps(first=5, last=n), lambda n: n > 5),
     ("num_workers", lambda n: Pool(range(3), num_workers=n, lag=8), lambda n: 0 <= n <= 4),
     ("lag", lambda n: Pool(range(3), num_workers=2, lag=n), lambda n: n >= 4),
@@ -111,7 +112,6 @@ SEEDS = [
     ("seed", lambda n: RehearsalCallback(Uniform(), seed=n)),
     ("order_seed", lambda n: RehearsalDataModule(Finetune(), POOL, order_seed=n)),
     ("seed", lambda n: Shuffled(Single(), seed=n)),
-    ("first", lambda n: EveryNSteps(first=n)),
     ("min_bin_size", lambda n: Product([Single()], min_bin_size=n)),
 ]
 # What is no number at all.

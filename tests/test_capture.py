@@ -378,6 +378,22 @@ def five_rows():
     return torch.arange(10.0).reshape(5, 2), torch.tensor([0, 1, 1, 0, 1])
 
 
+def test_losses_of_rows_go_before_those_of_the_logits():
+    logits, own = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([3.0, 4.0], requires_grad=True)
+    batch = (torch.zeros(2, 1), torch.tensor([1, 1]))
+    for answers in ({"logits": logits}, {"preds": logits.argmax(1)}):
+        reading = Readout().read({**answers, "losses": own}, batch, last=1, with_loss=True)
+        assert (reading.correct.tolist(), reading.loss.tolist()) == ([False], [4.0])
+    assert (
+        Readout()
+        .read({"logits": logits, "losses": own}, batch, with_loss=True, with_graph=True)
+        .loss.requires_grad
+    )
+    parts = {"logits": logits, "losses": {"cross_entropy": 1.0, "norm": 2.0}}
+    plain = Readout().read(parts, batch, with_loss=True).loss
+    torch.testing.assert_close(plain, nn.functional.cross_entropy(logits, batch[1], reduction="none"))
+
+
 @pytest.mark.parametrize("name", [None, "head"])
 def test_features_are_the_input_of_the_head(name):
     module, readout = TwoLayers(), Readout(features=name)

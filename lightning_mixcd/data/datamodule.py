@@ -42,7 +42,7 @@ class RehearsalDataModule(LightningDataModule):
         finetune: The new task's datamodule; its loaders, batches and transfer hooks are used as they are, its
             hyperparameters are logged and saved. A module finds it at `trainer.datamodule.finetune`.
         pool: The samples that may be rehearsed.
-        mix_ratio: Rehearsed samples per finetune sample.
+        mix_ratio: Rehearsed samples per finetune sample, in (0, 16].
         ledger: The base model's record of the pool, or its folder; recorded at the start of `fit` if there is
             none in the folder yet.
         prior_val: Validation loader of the prior task. It comes after the new task's loaders, so that

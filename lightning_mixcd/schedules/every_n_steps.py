@@ -16,11 +16,11 @@ class EveryNSteps:
 
     Args:
         n: Distance of rehearsed steps, at least 1.
-        first: First rehearsed step, counted from 0.
+        first: First rehearsed step, counted from 0, at least 0.
         last: Steps from this one on are not rehearsed; None for no end.
 
     Raises:
-        ValueError: If `n` is below 1 or `last` is not above `first`.
+        ValueError: If `n` is below 1, `first` below 0, or `last` is not above `first`.
 
     Example:
         >>> schedule = EveryNSteps(2, first=4)
@@ -35,6 +35,8 @@ class EveryNSteps:
     def __post_init__(self) -> None:
         check_counts("1 rehearses at every step.", n=self.n)
         check_whole(first=self.first, last=0 if self.last is None else self.last)
+        if self.first < 0:
+            raise ValueError(f"`first` must be at least 0, got {self.first}. Steps are counted from 0.")
         if self.last is not None and self.last <= self.first:
             raise ValueError(
                 f"`last` must be above `first` ({self.first}), got {self.last}. None means no end."

@@ -20,7 +20,11 @@ class ClassBalanced(BinnedStrategy):
     there is no partition.
 
     Args:
-        partition: What counts as a class; `ByColumn("source")` balances sources.
+        partition: What counts as a class, `ByLabel()` if None; `ByColumn("source")` balances sources.
+
+    Raises:
+        TypeError: If `partition` is none.
+        LedgerError: At the start of `fit`, if the ledger lacks the partition's column.
 
     Example:
         >>> ledger = Ledger.from_arrays(correct=[True] * 3, loss=[0.1] * 3, label=[0, 0, 1])
