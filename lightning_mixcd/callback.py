@@ -1,6 +1,5 @@
 """The callback: rehearses while somebody else's model is finetuned."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from lightning_mixcd.data.datamodule import RehearsalDataModule
 from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.data.vocabularies import check_alike
-from lightning_mixcd.errors import check_number, check_whole
+from lightning_mixcd.errors import check_range, check_whole
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.penalties.base import Penalty
@@ -310,17 +309,9 @@ def _check_numbers(
     check_whole(seed=seed)
     if mix_ratio is not None:
         Ration(mix_ratio)  # refuses what is out of range
-    check_number(rehearsal_weight=rehearsal_weight)
-    if not 0 <= rehearsal_weight < math.inf:
-        raise ValueError(
-            f"`rehearsal_weight` must be a finite number from 0, got {rehearsal_weight}. The default is 1."
-        )
+    check_range("[0, inf)", "The default is 1.", rehearsal_weight=rehearsal_weight)
     if max_compute_units is not None:
-        check_number(max_compute_units=max_compute_units)
-        if not max_compute_units >= 1:
-            raise ValueError(
-                f"`max_compute_units` must be at least 1, got {max_compute_units}. None means no end."
-            )
+        check_range("[1, inf]", "None means no end.", max_compute_units=max_compute_units)
 
 
 def _listed(penalties: Sequence[Penalty] | Mapping[str, Penalty]) -> tuple[Penalty, ...]:

@@ -1,6 +1,5 @@
 """Reading, from a training step that was made anyway, which samples the model got right."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_mixcd.errors import CaptureError, check_number
+from lightning_mixcd.errors import CaptureError, check_range
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.reading import Reading, classified, described, ruled, sized
 
@@ -79,11 +78,7 @@ class Readout:
             if rule is not None and not callable(rule):
                 raise TypeError(f"`{name}` must be a function, got {rule!r}. Pass its name without brackets.")
         if tolerance is not None:
-            check_number(tolerance=tolerance)
-        if tolerance is not None and not 0 <= tolerance < math.inf:
-            raise ValueError(
-                f"`tolerance` must be a finite number of nats from 0, got {tolerance}. None compares answers."
-            )
+            check_range("[0, inf)", "It is in nats; None compares answers.", tolerance=tolerance)
         self.logits, self.module, self.features, self.target = logits, module, features, target
         self.correctness, self.step, self.tolerance = correctness, step, tolerance
         self.made_by = "training_step"  # for messages

@@ -12,6 +12,7 @@ __all__ = [
     "check_counts",
     "check_kept",
     "check_number",
+    "check_range",
     "check_whole",
     "of_the_pool",
     "unreadable_sample",
@@ -90,6 +91,26 @@ def check_number(**arguments: object) -> None:
         TypeError: If one is something else, such as a text from a command line.
     """
     _check_kind(arguments, Real, "a number", "a float or an int")
+
+
+def check_range(interval: str, remedy: str, **arguments: float) -> None:
+    """Refuse arguments that are no numbers of an interval.
+
+    Args:
+        interval: Such as `"[0, 1]"` or `"(0, inf)"`; a round bracket leaves its end out.
+        remedy: What to do, a sentence.
+        **arguments: Values by the argument's name.
+
+    Raises:
+        ValueError: If one lies outside, or is NaN.
+    """
+    check_number(**arguments)
+    low, high = map(float, interval[1:-1].split(","))
+    for name, value in arguments.items():
+        above = value >= low if interval[0] == "[" else value > low
+        below = value <= high if interval[-1] == "]" else value < high
+        if not (above and below):
+            raise ValueError(f"`{name}` must be in {interval}, got {value}. {remedy}")
 
 
 def _check_kind(arguments: Mapping[str, object], kind: type, rule: str, remedy: str) -> None:

@@ -1,6 +1,5 @@
 """An attention branch per task beside a frozen encoder, open where a sample looks like the task."""
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from types import MethodType
@@ -16,7 +15,7 @@ from lightning_mixcd.adapters._diki_pools import TaskPools
 from lightning_mixcd.adapters._lora import find_heads
 from lightning_mixcd.adapters.base import Adapter
 from lightning_mixcd.data.seeded import seeded
-from lightning_mixcd.errors import check_counts, check_number, check_whole
+from lightning_mixcd.errors import check_counts, check_range, check_whole
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.traceless import cuda_states_kept, quiet
@@ -81,9 +80,7 @@ class DIKI(Adapter):
         super().__init__()
         check_counts("The default is 8.", layers=layers, length=length)
         check_whole(seed=seed)
-        check_number(speed=speed)
-        if not 0 < speed < math.inf:
-            raise ValueError(f"`speed` must be a positive number, got {speed}. The default is 1.")
+        check_range("(0, inf)", "The default is 1.", speed=speed)
         self.task, self.layers, self.length, self.speed = task, layers, length, speed
         self.calibrated, self.vote, self.heads, self.seed = calibrated, vote, heads, seed
         self.forwards = 0

@@ -12,7 +12,7 @@ from typing_extensions import override
 from lightning_mixcd.adapters._lora import ADAPTER, blocks_of, parameters_of
 from lightning_mixcd.adapters._lora_scores import Gated, Scores
 from lightning_mixcd.adapters.lora import LoRA
-from lightning_mixcd.errors import check_number, check_whole
+from lightning_mixcd.errors import check_number, check_range, check_whole
 from lightning_mixcd.scaling import check_unscaled
 
 __all__ = ["SelectiveLoRA"]
@@ -62,16 +62,13 @@ class SelectiveLoRA(LoRA):
     ) -> None:
         super().__init__(**settings)
         check_whole(warmup_steps=warmup_steps)
-        check_number(sparsity=sparsity, most_active=most_active, threshold=threshold, start=start)
+        check_number(sparsity=sparsity, threshold=threshold, start=start)
         if sparsity < 0 or warmup_steps < 0:
             raise ValueError(
                 f"`sparsity` and `warmup_steps` must be 0 or more, got {sparsity} and {warmup_steps}. Use "
                 "`LoRA` for blocks that always act."
             )
-        if not 0 < most_active <= 1:
-            raise ValueError(
-                f"`most_active` must be a share in (0, 1], got {most_active}. Pass 1 for no such limit."
-            )
+        check_range("(0, 1]", "Pass 1 for no such limit.", most_active=most_active)
         if not 0 < threshold <= start:
             raise ValueError(
                 f"`threshold` must be positive and at most `start`, got {threshold} and {start}. Blocks that "

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.estimators.base import Estimator
 from lightning_mixcd.functional.collateral import beta_mean
 
@@ -37,10 +37,8 @@ class DecayedBeta(Estimator):
     STATE = ("damaged", "seen")
 
     def __init__(self, halflife_steps: float = 100.0, *, a: float = 1.0, b: float = 1.0) -> None:
-        check_number(halflife_steps=halflife_steps, a=a, b=b)
-        for name, value in (("halflife_steps", halflife_steps), ("a", a), ("b", b)):
-            if not value > 0:
-                raise ValueError(f"`{name}` must be above 0, got {value}. The defaults are 100, 1 and 1.")
+        check_range("(0, inf]", "The default is 100.", halflife_steps=halflife_steps)
+        check_range("(0, inf]", "The default is 1.", a=a, b=b)
         self.halflife_steps, self.a, self.b = halflife_steps, a, b
         self.reset(1)
 

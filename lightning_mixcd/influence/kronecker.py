@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.influence.curvature import Curvature
 from lightning_mixcd.influence.solvers import Solver
 from lightning_mixcd.influence.stage import RowLosses
@@ -41,8 +42,7 @@ class KroneckerFactored(Solver):
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.damping < float("inf"):
-            raise ValueError(f"`damping` must be a positive number, got {self.damping}. The default is 1e-8.")
+        check_range("(0, inf)", "The default is 1e-8.", damping=self.damping)
 
     @override
     def solve(self, curvature: Curvature, vector: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """How much a pretrain sample had to do with what a finetuned model predicts."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_mixcd.data.pool import Pool
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.influence.curvature import Curvature
 from lightning_mixcd.influence.scoring import score_pool
 from lightning_mixcd.influence.solvers import ConjugateGradients, Solver
@@ -160,10 +160,8 @@ class TwoStages:
 def _shared(
     base: Stage, finetuned: Stage, embedding: str | Callable[[str], bool], alpha: float | None
 ) -> list[str]:
-    if alpha is not None and not 0 < alpha < math.inf:
-        raise ValueError(
-            f"`alpha` must be a positive number, got {alpha}. Pass None where finetuning kept the embedding."
-        )
+    if alpha is not None:
+        check_range("(0, inf)", "Pass None where finetuning kept the embedding.", alpha=alpha)
     old, new = base.parameters(), dict(finetuned.module.named_parameters())
     shared = [name for name in old if _is_chosen(name, embedding)]
     if not shared:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from typing_extensions import override
 
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.influence.curvature import Curvature
 
 __all__ = ["ConjugateGradients", "Exact", "Solver"]
@@ -60,7 +61,7 @@ class Exact(Solver):
     max_parameters: int = 4000
 
     def __post_init__(self) -> None:
-        _check_damping(self.damping)
+        check_range("[0, inf)", "0 adds nothing.", damping=self.damping)
 
     @override
     def solve(self, curvature: Curvature, vector: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ class ConjugateGradients(Solver):
     progress: bool = True
 
     def __post_init__(self) -> None:
-        _check_damping(self.damping)
+        check_range("[0, inf)", "0 adds nothing.", damping=self.damping)
         if not 0 < self.tolerance < 1:
             raise ValueError(f"`tolerance` must lie between 0 and 1, got {self.tolerance}, not 1e-3 or so.")
         if self.max_iterations < 1:
@@ -144,8 +145,3 @@ class ConjugateGradients(Solver):
                 stacklevel=2,
             )
         return found
-
-
-def _check_damping(damping: float) -> None:
-    if not 0 <= damping < math.inf:
-        raise ValueError(f"`damping` must be a finite number from 0, got {damping}.")

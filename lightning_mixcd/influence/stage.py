@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_mixcd.capture import Readout
 from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.seeded import seeded
-from lightning_mixcd.errors import CaptureError
+from lightning_mixcd.errors import CaptureError, check_counts, check_range
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.reading import described
 from lightning_mixcd.traceless import outputs_of, quiet
@@ -63,13 +63,8 @@ class Stage:
     readout: Readout = field(default_factory=Readout)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ValueError(
-                f"`weight_decay` must be a finite number from 0, got {self.weight_decay}. Pass that of "
-                "the stage."
-            )
-        if self.batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}.")
+        check_range("[0, inf)", "Pass that of the stage.", weight_decay=self.weight_decay)
+        check_counts("The default is 256.", batch_size=self.batch_size)
         if not self.parameters():
             raise ValueError(
                 "`module` must have parameters that require gradients, got none. Thaw those that the stage "

@@ -1,6 +1,5 @@
 """Distance to the base model's parameters."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -8,10 +7,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number
 from lightning_mixcd.penalties.base import Apart, Penalty
 
-__all__ = ["IMPORTANCE", "Anchored", "check_strength"]
+__all__ = ["IMPORTANCE", "Anchored"]
 
 ANCHOR, IMPORTANCE = "anchor.", "importance."
 
@@ -107,18 +105,3 @@ def _sharded_like(parameter: Tensor, values: Tensor) -> Tensor:
     if not isinstance(parameter, DTensor):
         return values
     return distribute_tensor(values, parameter.device_mesh, parameter.placements)
-
-
-def check_strength(name: str, value: float) -> None:
-    """Refuse what is no strength.
-
-    Args:
-        name: Name of the argument.
-        value: Its value.
-
-    Raises:
-        ValueError: If it is negative or not finite.
-    """
-    check_number(**{name: value})
-    if not 0 <= value < math.inf:
-        raise ValueError(f"`{name}` must be a finite number from 0, got {value}. 0 means no penalty.")

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from typing_extensions import override
 
-from lightning_mixcd.penalties._anchored import check_strength
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.penalties._rehearsed import LOGITS, base_logits, refuse_no_rehearsal
 from lightning_mixcd.penalties.base import Penalty, Start, Step
 
@@ -38,8 +38,7 @@ class DER(Penalty):
     needs_columns = (LOGITS,)
 
     def __init__(self, alpha: float = 0.3, *, beta: float = 0.0) -> None:
-        check_strength("alpha", alpha)
-        check_strength("beta", beta)
+        check_range("[0, inf)", "0 means no penalty.", alpha=alpha, beta=beta)
         self.alpha, self.beta = alpha, beta
 
     @override

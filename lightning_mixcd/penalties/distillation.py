@@ -1,6 +1,5 @@
 """Answer as the base model answered."""
 
-import math
 from typing import Literal, get_args
 
 import torch
@@ -8,9 +7,8 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number, check_whole
+from lightning_mixcd.errors import check_range, check_whole
 from lightning_mixcd.functional.joining import take_rows
-from lightning_mixcd.penalties._anchored import check_strength
 from lightning_mixcd.penalties._rehearsed import LOGITS, base_logits, refuse_no_rehearsal
 from lightning_mixcd.penalties.base import Penalty, Start, Step
 
@@ -54,14 +52,10 @@ class Distillation(Penalty):
         rows: Rows = "finetune",
         n_classes: int | None = None,
     ) -> None:
-        check_number(temperature=temperature)
+        check_range("(0, inf)", "The default is 2.", temperature=temperature)
         if n_classes is not None:
             check_whole(n_classes=n_classes)
-        check_strength("weight", weight)
-        if not 0 < temperature < math.inf:
-            raise ValueError(
-                f"`temperature` must be finite and above 0, got {temperature}. The default is 2."
-            )
+        check_range("[0, inf)", "0 means no penalty.", weight=weight)
         if rows not in get_args(Rows):
             raise ValueError(f"`rows` must be one of {get_args(Rows)}, got {rows!r}.")
         if n_classes is not None and n_classes < 2:

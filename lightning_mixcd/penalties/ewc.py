@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number
-from lightning_mixcd.penalties._anchored import IMPORTANCE, Anchored, check_strength
+from lightning_mixcd.errors import check_range
+from lightning_mixcd.penalties._anchored import IMPORTANCE, Anchored
 from lightning_mixcd.penalties._gradients import Labels, check_rows, log_likelihood, mean_over_rows
 from lightning_mixcd.penalties.base import Start
 
@@ -56,11 +56,9 @@ class EWC(Anchored):
         decay: float = 1.0,
     ) -> None:
         super().__init__()
-        check_strength("strength", strength)
+        check_range("[0, inf)", "0 means no penalty.", strength=strength)
         check_rows(n_samples, labels)
-        check_number(decay=decay)
-        if not 0 <= decay <= 1:
-            raise ValueError(f"`decay` must be in [0, 1], got {decay}. 1 keeps all of the earlier stages.")
+        check_range("[0, 1]", "1 keeps all of the earlier stages.", decay=decay)
         self.strength, self.n_samples, self.labels = strength, n_samples, labels
         self.previous, self.decay = previous or {}, decay
 

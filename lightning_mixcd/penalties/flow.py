@@ -3,7 +3,7 @@
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.functional.flow import flow_weights
 from lightning_mixcd.functional.joining import take_rows
 from lightning_mixcd.penalties.base import Penalty, Start, Step
@@ -34,9 +34,7 @@ class Flow(Penalty):
 
     def __init__(self, tau: float | None = None) -> None:
         if tau is not None:
-            check_number(tau=tau)
-        if tau is not None and not tau > 0:
-            raise ValueError(f"`tau` must be above 0, got {tau}. None takes the median of each batch.")
+            check_range("(0, inf]", "None takes the median of each batch.", tau=tau)
         self.tau = tau
         self._base: dict[str, Tensor] = {}
 

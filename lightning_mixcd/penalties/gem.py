@@ -1,6 +1,5 @@
 """No step against the gradient of any group of the rehearsed rows."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.functional.joining import pick_rows
 from lightning_mixcd.functional.projection import project_to_cone
 from lightning_mixcd.partitions.base import Partition
@@ -53,9 +52,7 @@ class GEM(Penalty):
             raise TypeError(
                 f"`partition` must be a `Partition`, got {partition!r}. Pass for example ByLabel()."
             )
-        check_number(margin=margin)
-        if not 0 <= margin < math.inf:
-            raise ValueError(f"`margin` must be a finite number from 0, got {margin}. The default is 0.5.")
+        check_range("[0, inf)", "The default is 0.5.", margin=margin)
         self.partition, self.margin = partition, margin
         self._bins = torch.zeros(0, dtype=torch.int8)
 

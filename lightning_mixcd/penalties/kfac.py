@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_mixcd.penalties._anchored import check_strength
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.penalties._gradients import Labels, check_rows, gradients_of_rows, log_likelihood
 from lightning_mixcd.penalties._layers import Layer, adapters, linear_layers
 from lightning_mixcd.penalties.base import Apart, Penalty, Start
@@ -41,7 +41,7 @@ class KFAC(Penalty):
     needs_look = True
 
     def __init__(self, strength: float = 10.0, *, n_samples: int = 200, labels: Labels = "sampled") -> None:
-        check_strength("strength", strength)
+        check_range("[0, inf)", "0 means no penalty.", strength=strength)
         check_rows(n_samples, labels)
         self.strength, self.n_samples, self.labels = strength, n_samples, labels
         self._layers: dict[str, Layer] = {}

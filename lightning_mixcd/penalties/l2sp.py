@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_mixcd.penalties._anchored import Anchored, check_strength
+from lightning_mixcd.errors import check_range
+from lightning_mixcd.penalties._anchored import Anchored
 from lightning_mixcd.penalties.base import Apart, Start
 
 __all__ = ["L2SP"]
@@ -34,8 +35,7 @@ class L2SP(Anchored):
 
     def __init__(self, alpha: float = 0.01, *, head: str | None = None, beta: float = 0.01) -> None:
         super().__init__()
-        check_strength("alpha", alpha)
-        check_strength("beta", beta)
+        check_range("[0, inf)", "0 means no penalty.", alpha=alpha, beta=beta)
         self.alpha, self.head, self.beta = alpha, head, beta
 
     @override

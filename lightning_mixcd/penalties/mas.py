@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.penalties._anchored import Anchored, check_strength
+from lightning_mixcd.errors import check_range
+from lightning_mixcd.penalties._anchored import Anchored
 from lightning_mixcd.penalties._gradients import check_rows, mean_over_rows
 from lightning_mixcd.penalties.base import Start
 from lightning_mixcd.protocols import Seen
@@ -33,7 +34,7 @@ class MAS(Anchored):
 
     def __init__(self, strength: float = 0.01, *, n_samples: int = 200) -> None:
         super().__init__()
-        check_strength("strength", strength)
+        check_range("[0, inf)", "0 means no penalty.", strength=strength)
         check_rows(n_samples)
         self.strength, self.n_samples = strength, n_samples
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import count
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts
 from lightning_mixcd.schedules._days import review_day
 
 __all__ = ["ExpandingIntervals"]
@@ -33,14 +33,8 @@ class ExpandingIntervals:
     burst: int = 1
 
     def __post_init__(self) -> None:
-        check_whole(day=self.day, burst=self.burst)
-        if self.day < 1:
-            raise ValueError(f"`day` must be at least 1 optimizer step, got {self.day}.")
-        if self.burst < 1:
-            raise ValueError(
-                f"`burst` must be at least 1 optimizer step, got {self.burst}. The strategy `NoRehearsal()` "
-                "rehearses nothing."
-            )
+        check_counts("These are optimizer steps.", day=self.day)
+        check_counts("The strategy `NoRehearsal()` rehearses nothing.", burst=self.burst)
 
     def __call__(self, step: int) -> bool:
         """Return whether an optimizer step, counted from 0, is rehearsed."""

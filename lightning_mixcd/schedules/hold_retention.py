@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number
+from lightning_mixcd.errors import check_number, check_range
 from lightning_mixcd.schedules._delayed import Delayed
 from lightning_mixcd.schedules.base import AdaptiveSchedule
 
@@ -49,11 +49,9 @@ class HoldRetention(AdaptiveSchedule):
     def __init__(
         self, target: float = 0.95, *, gain: float = 1.0, least: float = 0.1, most: float = 1.0
     ) -> None:
-        check_number(target=target, gain=gain, least=least, most=most)
-        if not 0 < target < 1:
-            raise ValueError(f"`target` must be a share above 0 and below 1, got {target}.")
-        if not gain > 0:
-            raise ValueError(f"`gain` must be above 0, got {gain}.")
+        check_range("(0, 1)", "The default is 0.95.", target=target)
+        check_range("(0, inf]", "The default is 1.", gain=gain)
+        check_number(least=least, most=most)
         if not 0 < least < most <= 1:
             raise ValueError(
                 f"`least` and `most` must be shares of the mix ratio with 0 < least < most <= 1, got {least} "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts
 from lightning_mixcd.schedules._days import review_day
 from lightning_mixcd.schedules._delayed import Delayed
 from lightning_mixcd.schedules.base import AdaptiveSchedule
@@ -41,10 +41,7 @@ class ModelTime(AdaptiveSchedule):
     """
 
     def __init__(self, day: int = 24, *, burst: int = 1, lag: int = 8) -> None:
-        check_whole(day=day, burst=burst, lag=lag)
-        for name, steps in (("day", day), ("burst", burst), ("lag", lag)):
-            if steps < 1:
-                raise ValueError(f"`{name}` must be at least 1 optimizer step, got {steps}.")
+        check_counts("These are optimizer steps.", day=day, burst=burst, lag=lag)
         self.day, self.burst, self.lag = day, burst, lag
 
     @override

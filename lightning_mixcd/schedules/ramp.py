@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from lightning_mixcd.errors import check_number, check_whole
+from lightning_mixcd.errors import check_counts, check_range, check_whole
 
 __all__ = ["Ramp"]
 
@@ -35,16 +35,9 @@ class Ramp:
     shape: str = "linear"
 
     def __post_init__(self) -> None:
-        check_whole(steps=self.steps, first=self.first)
-        check_number(start=self.start, end=self.end)
-        if self.steps < 1:
-            raise ValueError(f"`steps` must be at least 1 optimizer step, got {self.steps}.")
-        for name, share in (("start", self.start), ("end", self.end)):
-            if not 0 <= share <= 1:
-                raise ValueError(
-                    f"`{name}` must be a share of the mix ratio in [0, 1], got {share}. Raise `mix_ratio` to "
-                    "rehearse more."
-                )
+        check_whole(first=self.first)
+        check_counts("These are optimizer steps.", steps=self.steps)
+        check_range("[0, 1]", "Raise `mix_ratio` to rehearse more.", start=self.start, end=self.end)
         if self.shape not in {"linear", "cosine"}:
             raise ValueError(f'`shape` must be "linear" or "cosine", got {self.shape!r}.')
 

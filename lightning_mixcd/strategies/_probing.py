@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_counts, check_number
+from lightning_mixcd.errors import check_counts, check_range
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import Partition
 from lightning_mixcd.strategies._binned import OrderedStrategy, Shuffles, one_bin, some_correct
@@ -55,11 +55,8 @@ class Probing(OrderedStrategy):
         halflife_steps: float = 100.0,
     ) -> None:
         check_counts("Leave it out for the default.", candidates_per_row=candidates_per_row, rank=rank)
-        check_number(uniform_share=uniform_share, halflife_steps=halflife_steps)
-        if not 0 <= uniform_share <= 1:
-            raise ValueError(f"`uniform_share` must be in [0, 1], got {uniform_share}. The default is 0.1.")
-        if not halflife_steps > 0:
-            raise ValueError(f"`halflife_steps` must be above 0, got {halflife_steps}. The default is 100.")
+        check_range("[0, 1]", "The default is 0.1.", uniform_share=uniform_share)
+        check_range("(0, inf]", "The default is 100.", halflife_steps=halflife_steps)
         self.candidates_per_row, self.uniform_share = candidates_per_row, uniform_share
         self.rank, self.halflife_steps = rank, halflife_steps
         self._head: Head | None = None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.functional.sampling import choose_weighted
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.partitions import Partition
@@ -77,13 +77,8 @@ class HeadProbe(Probing):
         )
         if not isinstance(partition, Partition | None):
             raise TypeError(f"`partition` must be a `Partition`, got {partition!r}. The default is None.")
-        check_number(importance=importance, sharpness=sharpness)
-        if not 0 <= importance <= 1:
-            raise ValueError(f"`importance` must be in [0, 1], got {importance}. The default is 0.")
-        if not 0 <= sharpness < float("inf"):
-            raise ValueError(
-                f"`sharpness` must be a finite number from 0, got {sharpness}. The default is 2."
-            )
+        check_range("[0, 1]", "The default is 0.", importance=importance)
+        check_range("[0, inf)", "The default is 2.", sharpness=sharpness)
         self.partition, self.sharpness, self.importance = partition, sharpness, importance
         if partition is not None:
             self.needs_columns = (*self.needs_columns, *partition.needs_columns)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._recorded import Records, RecordStrategy, Source
 from lightning_mixcd.strategies._weighted import Weighted
@@ -44,9 +44,7 @@ class LossProportional(RecordStrategy):
         floor: float = 0.05,
     ) -> None:
         super().__init__(source, every_n_steps=every_n_steps, correct_only=correct_only)
-        check_number(floor=floor)
-        if not 0 <= floor <= 1:
-            raise ValueError(f"`floor` must be a share in [0, 1], got {floor}. The default is 0.05.")
+        check_range("[0, 1]", "The default is 0.05.", floor=floor)
         self.floor = floor
 
     @override

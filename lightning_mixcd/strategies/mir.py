@@ -1,12 +1,10 @@
 """Rehearse what the step that is about to be made would hurt most."""
 
-import math
-
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.strategies._screening import Candidates, Screening, first, shown
 from lightning_mixcd.strategies.base import Strategy
 
@@ -44,12 +42,7 @@ class MIR(Screening):
     ) -> None:
         super().__init__(source, candidates_per_row=candidates_per_row)
         if learning_rate is not None:
-            check_number(learning_rate=learning_rate)
-        if learning_rate is not None and not 0 < learning_rate < math.inf:
-            raise ValueError(
-                f"`learning_rate` must be a finite number above 0, got {learning_rate}. With None it is that "
-                "of the optimizer."
-            )
+            check_range("(0, inf)", "With None it is that of the optimizer.", learning_rate=learning_rate)
         self.learning_rate = learning_rate
 
     @override

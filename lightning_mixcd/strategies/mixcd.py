@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_number
+from lightning_mixcd.errors import check_range
 from lightning_mixcd.estimators import DecayedBeta, Estimator
 from lightning_mixcd.functional._chunks import Bins, bin_dtype
 from lightning_mixcd.functional.collateral import Rule, bin_counts, bin_probabilities
@@ -69,11 +69,8 @@ class MixCD(BinnedStrategy):
     ) -> None:
         if rule not in ("density", "rate"):
             raise ValueError(f'`rule` must be "density" or "rate", got {rule!r}.')
-        check_number(floor=floor, wrong_share=wrong_share)
-        if not 0 <= floor <= 1:
-            raise ValueError(f"`floor` must be a share in [0, 1], got {floor}. The default is 0.05.")
-        if not 0 <= wrong_share < 1:
-            raise ValueError(f"`wrong_share` must be a share in [0, 1), got {wrong_share}. The default is 0.")
+        check_range("[0, 1]", "The default is 0.05.", floor=floor)
+        check_range("[0, 1)", "The default is 0.", wrong_share=wrong_share)
         self.partition = ByLossQuantile(10) if partition is None else partition
         self._partition_given = partition is not None
         self.estimator = DecayedBeta() if estimator is None else estimator

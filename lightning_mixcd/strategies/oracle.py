@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_counts, check_number
+from lightning_mixcd.errors import check_counts, check_range
 from lightning_mixcd.functional.sampling import choose_bins
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.strategies._binned import OrderedStrategy, Shuffles, one_bin, some_correct
@@ -40,9 +40,7 @@ class Oracle(OrderedStrategy):
 
     def __init__(self, *, every_n_steps: int = 20, uniform_share: float = 0.5) -> None:
         check_counts("The default is 20.", every_n_steps=every_n_steps)
-        check_number(uniform_share=uniform_share)
-        if not 0 <= uniform_share <= 1:
-            raise ValueError(f"`uniform_share` must be a share in [0, 1], got {uniform_share}.")
+        check_range("[0, 1]", "The default is 0.5.", uniform_share=uniform_share)
         self.refresh_every_n_steps = every_n_steps
         self.uniform_share = uniform_share
 

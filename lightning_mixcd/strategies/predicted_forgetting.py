@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_counts, check_number
+from lightning_mixcd.errors import check_counts, check_range
 from lightning_mixcd.functional._chunks import chunks
 from lightning_mixcd.functional.drift import leading_directions
 from lightning_mixcd.ledger.columns import Array
@@ -74,11 +74,8 @@ class PredictedForgetting(OrderedStrategy):
     ) -> None:
         check_counts("The default is 8.", rank=rank)
         check_counts("The default is 5.", candidates_per_row=candidates_per_row)
-        positive = {"temperature": temperature, "ridge": ridge, "halflife_steps": halflife_steps}
-        check_number(**positive)
-        for name, value in positive.items():
-            if not value > 0:
-                raise ValueError(f"`{name}` must be above 0, got {value}. The defaults are 1, 1 and 100.")
+        check_range("(0, inf]", "The default is 1.", temperature=temperature, ridge=ridge)
+        check_range("(0, inf]", "The default is 100.", halflife_steps=halflife_steps)
         self.column, self.rank, self.candidates_per_row = column, rank, candidates_per_row
         self.needs_columns = (column,)
         self.temperature, self.ridge, self.halflife_steps = temperature, ridge, halflife_steps

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_mixcd.errors import check_range
+
 __all__ = ["interpolate", "soup"]
 
 State = Mapping[str, Any]
@@ -32,8 +34,7 @@ def interpolate(base: State, finetuned: State, alpha: float = 0.5) -> dict[str, 
         >>> interpolate({"w": torch.tensor(0.0)}, {"w": torch.tensor(4.0)}, 0.25)
         {'w': tensor(1.)}
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"`alpha` must be in [0, 1], from the base to the finetuned model, got {alpha}.")
+    check_range("[0, 1]", "0 is the base model, 1 the finetuned one.", alpha=alpha)
     return _mean([base, finetuned], [1 - alpha, alpha])
 
 

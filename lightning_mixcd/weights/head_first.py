@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import override
 
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts
 
 __all__ = ["HeadFirst"]
 
@@ -39,11 +39,7 @@ class HeadFirst(Callback):
     """
 
     def __init__(self, head: str, *, steps: int) -> None:
-        check_whole(steps=steps)
-        if steps < 1:
-            raise ValueError(
-                f"`steps` must be at least 1 optimizer step, got {steps}. Leave the callback out."
-            )
+        check_counts("Leave the callback out.", steps=steps)
         self.head, self.steps = head, steps
         self._frozen: list[nn.Parameter] = []
         self._norms: list[nn.Module] = []

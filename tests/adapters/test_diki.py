@@ -294,7 +294,7 @@ def test_head_is_trained_too_if_named():
     [
         ({"layers": 0}, "`layers` must be at least 1, got 0"),
         ({"length": 0}, "`length` must be at least 1, got 0"),
-        ({"speed": 0}, "`speed` must be a positive number, got 0"),
+        ({"speed": 0}, r"`speed` must be in \(0, inf\), got 0"),
     ],
 )
 def test_bad_numbers_are_refused(settings, match):

@@ -284,7 +284,7 @@ def test_rehearsal_aims_as_before_and_costs_no_forward_more():
     [
         ({"sparsity": -1.0}, r"`sparsity` .* 0 or more, got -1\.0"),
         ({"warmup_steps": -1}, r"`warmup_steps` must be 0 or more, got .* -1"),
-        ({"most_active": 0.0}, r"`most_active` must be a share in \(0, 1\], got 0\.0"),
+        ({"most_active": 0.0}, r"`most_active` must be in \(0, 1\], got 0\.0"),
         ({"most_active": 1.5}, r"got 1\.5"),
         ({"threshold": 0.2}, r"`threshold` must be positive and at most `start`, got 0\.2 and 0\.15"),
         ({"threshold": 0.0}, r"`threshold` must be positive"),

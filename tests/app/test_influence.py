@@ -246,7 +246,7 @@ def test_command_prints_a_table_and_says_where_the_rest_is(run, monkeypatch, cap
         (["queries=new", "index=[3,247,-1]"], r"task's validation set, 0 to 246, got \[247, -1\]"),
         (["queries=new_errors", "index=[]"], "but none of the 247 .* is one of 'new_errors' and in `index`"),
         (["solver=exact", "+solver.max_parameters=99"], r"`Exact` takes at most 99 parameters .* got 310"),
-        (["alpha=0"], "`alpha` must be a positive number, got 0"),
+        (["alpha=0"], r"`alpha` must be in \(0, inf\), got 0"),
         (["top=0"], "`top` must be at least 1, got 0"),
         (["each=-1"], "`each` must be at least 0, got -1"),
     ],

@@ -83,7 +83,5 @@ def test_low_precision_default_does_not_reach_counts():
 @pytest.mark.parametrize("name", ["halflife_steps", "a", "b"])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
 def test_numbers_out_of_range_are_refused(name, value):
-    with pytest.raises(
-        ValueError, match=rf"`{name}` must be above 0, got {value}\. The defaults are 100, 1 and 1"
-    ):
+    with pytest.raises(ValueError, match=rf"`{name}` must be in \(0, inf\], got {value}\. The default is 1"):
         DecayedBeta(**{name: value})

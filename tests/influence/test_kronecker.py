@@ -96,5 +96,5 @@ def test_other_layers_are_refused():
 
 
 def test_damping_must_be_positive():
-    with pytest.raises(ValueError, match=r"`damping` must be a positive number, got 0\.0"):
+    with pytest.raises(ValueError, match=r"`damping` must be in \(0, inf\), got 0\.0"):
         KroneckerFactored(damping=0.0)

@@ -69,10 +69,10 @@ def test_exact_refuses_large_models():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Exact(damping=-1.0), "`damping` must be a finite number from 0, got -1.0"),
+        (lambda: Exact(damping=-1.0), r"`damping` must be in \[0, inf\), got -1.0"),
         (
             lambda: ConjugateGradients(damping=float("nan")),
-            "`damping` must be a finite number from 0, got nan",
+            r"`damping` must be in \[0, inf\), got nan",
         ),
         (lambda: ConjugateGradients(tolerance=0.0), "`tolerance` must lie between 0 and 1, got 0.0"),
         (lambda: ConjugateGradients(max_iterations=0), "`max_iterations` must be at least 1, got 0"),

@@ -102,7 +102,7 @@ def test_hessian_is_the_derivative_of_the_gradient(shift):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weight_decay": -1.0}, "`weight_decay` must be a finite number from 0, got -1.0"),
+        ({"weight_decay": -1.0}, r"`weight_decay` must be in \[0, inf\), got -1.0"),
         ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
     ],
 )

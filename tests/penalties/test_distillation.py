@@ -116,10 +116,10 @@ def test_bf16_mixed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weight": -1.0}, r"`weight` must be a finite number from 0, got -1\.0"),
-        ({"weight": math.inf}, r"`weight` must be a finite number from 0, got inf"),
-        ({"temperature": 0.0}, r"`temperature` must be finite and above 0, got 0\.0"),
-        ({"temperature": math.nan}, r"`temperature` must be finite and above 0, got nan"),
+        ({"weight": -1.0}, r"`weight` must be in \[0, inf\), got -1\.0"),
+        ({"weight": math.inf}, r"`weight` must be in \[0, inf\), got inf"),
+        ({"temperature": 0.0}, r"`temperature` must be in \(0, inf\), got 0\.0"),
+        ({"temperature": math.nan}, r"`temperature` must be in \(0, inf\), got nan"),
         ({"rows": "all"}, r"`rows` must be one of \('finetune', 'rehearsed', 'both'\), got 'all'"),
         ({"n_classes": 1}, r"`n_classes` must be at least 2, got 1\. None compares all"),
     ],

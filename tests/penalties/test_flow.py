@@ -52,6 +52,6 @@ def test_base_forwards_are_counted():
 @pytest.mark.parametrize("tau", [0, -1.0, float("nan")])
 def test_bad_temperature_is_refused(tau):
     with pytest.raises(
-        ValueError, match=rf"`tau` must be above 0, got {tau}\. None takes the median of each"
+        ValueError, match=rf"`tau` must be in \(0, inf\], got {tau}\. None takes the median of each"
     ):
         Flow(tau)

@@ -200,7 +200,7 @@ def test_manual_optimization_is_refused():
 
 @pytest.mark.parametrize("margin", [-0.1, float("nan"), float("inf")])
 def test_bad_margin_is_refused(margin):
-    with pytest.raises(ValueError, match=rf"`margin` must be a finite number from 0, got {margin}"):
+    with pytest.raises(ValueError, match=rf"`margin` must be in \[0, inf\), got {margin}"):
         GEM(Single(), margin=margin)
 
 

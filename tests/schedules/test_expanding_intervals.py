@@ -24,5 +24,5 @@ def test_late_steps_are_found_fast():
 
 @pytest.mark.parametrize("argument", ["day", "burst"])
 def test_numbers_below_one_are_refused(argument):
-    with pytest.raises(ValueError, match=rf"`{argument}` must be at least 1 optimizer step, got 0"):
+    with pytest.raises(ValueError, match=rf"`{argument}` must be at least 1, got 0"):
         ExpandingIntervals(**{argument: 0})

@@ -148,7 +148,7 @@ def test_half_precision_is_measured_in_full():
 
 @pytest.mark.parametrize("argument", ["day", "burst", "lag"])
 def test_numbers_below_one_are_refused(argument):
-    with pytest.raises(ValueError, match=rf"`{argument}` must be at least 1 optimizer step, got 0"):
+    with pytest.raises(ValueError, match=rf"`{argument}` must be at least 1, got 0"):
         ModelTime(**{argument: 0})
 
 

@@ -37,10 +37,10 @@ def test_cosine_is_half_a_wave():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, r"`steps` must be at least 1 optimizer step, got 0"),
-        ({"steps": 5, "start": -0.1}, r"`start` must be a share of the mix ratio in \[0, 1\], got -0\.1"),
-        ({"steps": 5, "end": 2}, r"`end` must be a share .*, got 2\. Raise `mix_ratio` to rehearse more"),
-        ({"steps": 5, "end": math.nan}, r"`end` must be a share .*, got nan"),
+        ({"steps": 0}, r"`steps` must be at least 1, got 0"),
+        ({"steps": 5, "start": -0.1}, r"`start` must be in \[0, 1\], got -0\.1"),
+        ({"steps": 5, "end": 2}, r"`end` must be in \[0, 1\], got 2\. Raise `mix_ratio` to rehearse more"),
+        ({"steps": 5, "end": math.nan}, r"`end` must be in \[0, 1\], got nan"),
         ({"steps": 5, "shape": "steep"}, r'`shape` must be "linear" or "cosine", got \'steep\''),
     ],
 )

@@ -108,7 +108,7 @@ def test_only_what_is_used_is_asked_for():
     [
         ({"source": "guess"}, r"`source` must be one of \['ledger', 'last_seen', 'refresh'\], got 'guess'"),
         ({"every_n_steps": 0}, r"`every_n_steps` must be at least 1, got 0\. The default is 100"),
-        ({"floor": 1.5}, r"`floor` must be a share in \[0, 1\], got 1\.5\. The default is 0\.05"),
+        ({"floor": 1.5}, r"`floor` must be in \[0, 1\], got 1\.5\. The default is 0\.05"),
     ],
 )
 def test_what_is_out_of_range_is_refused(options, message):

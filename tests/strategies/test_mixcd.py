@@ -193,10 +193,10 @@ def test_plain_ratio_finds_less_damage_than_uniform_and_the_default_more():
     ("options", "message"),
     [
         ({"rule": "ratio"}, r'`rule` must be "density" or "rate", got \'ratio\''),
-        ({"floor": -0.1}, r"`floor` must be a share in \[0, 1\], got -0\.1\. The default is 0\.05"),
-        ({"floor": 1.5}, r"`floor` must be a share in \[0, 1\], got 1\.5"),
-        ({"wrong_share": -0.5}, r"`wrong_share` must be a share in \[0, 1\), got -0\.5\. The default is 0"),
-        ({"wrong_share": 1.0}, r"`wrong_share` must be a share in \[0, 1\), got 1\.0"),
+        ({"floor": -0.1}, r"`floor` must be in \[0, 1\], got -0\.1\. The default is 0\.05"),
+        ({"floor": 1.5}, r"`floor` must be in \[0, 1\], got 1\.5"),
+        ({"wrong_share": -0.5}, r"`wrong_share` must be in \[0, 1\), got -0\.5\. The default is 0"),
+        ({"wrong_share": 1.0}, r"`wrong_share` must be in \[0, 1\), got 1\.0"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

@@ -94,8 +94,8 @@ def test_a_later_pass_replaces_an_earlier_one():
     ("options", "message"),
     [
         ({"every_n_steps": 0}, r"`every_n_steps` must be at least 1, got 0\. The default is 20"),
-        ({"uniform_share": -0.1}, r"`uniform_share` must be a share in \[0, 1\], got -0\.1"),
-        ({"uniform_share": 1.1}, r"`uniform_share` must be a share in \[0, 1\], got 1\.1"),
+        ({"uniform_share": -0.1}, r"`uniform_share` must be in \[0, 1\], got -0\.1"),
+        ({"uniform_share": 1.1}, r"`uniform_share` must be in \[0, 1\], got 1\.1"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, message):

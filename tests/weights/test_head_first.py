@@ -141,7 +141,5 @@ def test_head_without_parameters_is_refused(head):
 
 
 def test_no_steps_are_refused():
-    with pytest.raises(
-        ValueError, match=r"`steps` must be at least 1 optimizer step, got 0\. Leave the callback"
-    ):
+    with pytest.raises(ValueError, match=r"`steps` must be at least 1, got 0\. Leave the callback"):
         HeadFirst(HEAD, steps=0)
