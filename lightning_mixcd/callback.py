@@ -1,6 +1,6 @@
 """The callback: rehearses while somebody else's model is finetuned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -315,7 +315,7 @@ def _check_numbers(
 
 
 def _listed(penalties: Sequence[Penalty] | Mapping[str, Penalty]) -> tuple[Penalty, ...]:
-    if isinstance(penalties, Penalty):
+    if not isinstance(penalties, Iterable):
         raise TypeError(f"`penalties` must be a list, got {penalties!r}. Pass for example [L2SP()].")
     listed = tuple(penalties.values() if isinstance(penalties, Mapping) else penalties)
     for penalty in listed:

@@ -13,6 +13,7 @@ from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.kept import KEPT
 from lightning_mixcd.ledger import Ledger, fingerprint_model
+from lightning_mixcd.ledger.recording import FinishedMeanwhileError
 from lightning_mixcd.penalties.base import Penalty
 from lightning_mixcd.probe import Probe
 from lightning_mixcd.record import open_if_recorded, record_with
@@ -150,7 +151,10 @@ class LedgerSource:
             )
         if self._trainer.is_global_zero:
             keep = [name for name in self._columns if name in KEPT]
-            record_with(probe, str(path), model=model, keep=keep)
+            try:
+                record_with(probe, str(path), model=model, keep=keep)
+            except FinishedMeanwhileError:
+                Ledger.open(str(path)).verify_model(self._module)
         self._trainer.strategy.barrier()
         ledger = open_if_recorded(path, self._pool)
         assert ledger is not None  # noqa: S101 -- just recorded

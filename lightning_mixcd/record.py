@@ -99,7 +99,7 @@ def record_ledger(
                 "one to record again."
             )
         for name, values in (columns or {}).items():
-            if not np.array_equal(finished.column(name), column_values(name, values, len(pool))):
+            if not _same(finished.column(name), column_values(name, values, len(pool))):
                 raise LedgerError(
                     f"`columns` must be those of the finished ledger at `{path}`, got other values for "
                     f"{name!r}. Add them under another name with `with_columns`, or delete the folder to "
@@ -141,6 +141,10 @@ def record_with(
     # Only a reading tells whether there are labels to keep, and how wide features are.
     looks = [*probe.readings(_first(size, probe.pool.batch_size, keep), keep=keep)]
     specs = columns_of(looks[0][1], keep)
+    if own := sorted(extra.keys() & {"correct", "loss", *specs}):
+        raise ValueError(
+            f"`columns` must leave out what is recorded by itself, got {own}. Give yours another name."
+        )
     specs |= {name: (values.dtype, values.shape[1:]) for name, values in extra.items()}
     writer = LedgerWriter(
         path,
@@ -212,6 +216,10 @@ def column_values(name: str, values: object, size: int) -> Array:
             "Give one in the order of the pool."
         )
     return column
+
+
+def _same(one: Array, two: Array) -> bool:
+    return np.array_equal(one, two, equal_nan=one.dtype.kind == two.dtype.kind == "f")
 
 
 # Rows that tell which columns there are to be, and along which directions features lie, where that matters.

@@ -108,7 +108,8 @@ class ExactResume(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # The batch that failed will be made again, from where the last one left off.
+        # The batch that failed will be made again, from where the last one left off; not so for the other
+        # generators, whose states take too long to be kept after each batch.
         self._final = {
             "torch": torch.get_rng_state() if self._torch is None else self._torch,
             **_get_others(),

@@ -1,9 +1,12 @@
 """Whether a run may go on from a checkpoint."""
 
 import inspect
+import zlib
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
+from types import FunctionType
 
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -21,7 +24,7 @@ Value = bool | int | float | str | None
 """What a checkpoint that loads safely may hold."""
 
 # What draws and learnt numbers have no meaning without; all else may change from one step to the next.
-FIXED = ("strategy", "n_pool", "n_base_correct", "seed", "lag", "penalties")
+FIXED = ("strategy", "n_pool", "n_base_correct", "base_correct", "seed", "lag", "penalties")
 PARTS = (Strategy, Partition, Estimator, Penalty, Readout)
 
 ANEW = "To start another finetuning from these weights, load them into the module and leave out `ckpt_path`."
@@ -45,6 +48,7 @@ def describe(settings: Settings, ledger: Ledger | None) -> dict[str, Value]:
     found |= _of_value("lag", settings.pool.lag)
     if ledger is not None and settings.strategy.needs_ledger:
         found["n_base_correct"] = int(ledger.correct.sum())
+        found["base_correct"] = f"checksum {zlib.crc32(np.asarray(ledger.correct).tobytes()):08x}"
     found |= _of_value("mix_ratio", settings.mix_ratio)
     found |= _of_value("rehearsal_weight", settings.rehearsal_weight)
     found["penalties"] = ", ".join(type(penalty).__name__ for penalty in settings.penalties)
@@ -70,6 +74,8 @@ def _of_value(name: str, value: object) -> Iterator[tuple[str, Value]]:
 
 def _of_part(name: str, part: object) -> Iterator[tuple[str, Value]]:
     yield name, type(part).__name__
+    if not isinstance(type(part).__init__, FunctionType):
+        return  # a function, or what is made in C, such as a `partial`: neither says what it was made with
     for argument in inspect.signature(type(part)).parameters:
         if hasattr(part, argument):
             yield from _of_value(f"{name}.{argument}", getattr(part, argument))

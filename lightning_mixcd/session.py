@@ -114,7 +114,7 @@ class Session:
             self.look.check()
         self.look.with_features = screens and self.strategy.needs_features
         streams = self.pool.dataset if isinstance(self.pool.dataset, Streams) else None
-        if self.strategy.needs_features:
+        if self.strategy.wants_head:
             try:
                 self.strategy.attach(self.readout.head(self.module))
             except CaptureError as error:
@@ -250,7 +250,7 @@ class Session:
             return {}
         return {
             "run": self._begun_with,
-            **self._supply.state_dict(together=together),
+            **self._supply.state_dict(together=together, again=self._amid_batch()),
             "strategy": self.strategy.state_dict(),
             "learner": self.learner.state_dict(together=together),
             "batches": self._batches,
@@ -278,6 +278,12 @@ class Session:
             self.pace.load_state_dict(state["schedule"])
         self._supply.load_state_dict(state)
         tell(different)
+
+    # Saved because a step failed or a signal came: the batch will be made again.
+    def _amid_batch(self) -> bool:
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        amid: bool = progress.ready > progress.processed
+        return amid
 
     def _refuse_learners(self, *, learns: bool) -> None:
         where = "where a penalty keeps rehearsed rows out of the batch"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_mixcd.baseline import Baseline
 from lightning_mixcd.data.host_copy import to_device
-from lightning_mixcd.data.stream import PoolStream
+from lightning_mixcd.data.stream import Place, PoolStream
 from lightning_mixcd.errors import check_kept
 from lightning_mixcd.functional.joining import n_rows, pick_rows
 from lightning_mixcd.learner import Ticket
@@ -71,6 +71,7 @@ class Supply:
             number that tells them from other rows. None where no row is due.
         """
         rows = n_rows(finetune)
+        self._before = self._place()
         if not self.stream.rows_per_draw:
             most = self._pace.ration.most(rows) * self._per_row
             if per_draw := int(self._ranks.total(most)):  # the first batches may be empty
@@ -100,19 +101,23 @@ class Supply:
         alone = self._ranks.size == 1
         self.stream.note(None if alone else partial(self._ranks.reduce, how="max"))
 
-    def state_dict(self, *, together: bool) -> dict[str, Any]:
+    def _place(self) -> tuple[dict[str, int], Place]:
+        return self._pace.ration.state_dict(), self.stream.place
+
+    def state_dict(self, *, together: bool, again: bool) -> dict[str, Any]:
         """Return what is needed to go on with the same rows.
 
         Args:
             together: Whether all processes are here, so that each can add its place.
+            again: Whether the batch that rows were last taken for will be made again.
 
         Returns:
             The state.
         """
-        ration = self._pace.ration.state_dict()
-        place = torch.cat([torch.tensor([*ration.values()]), self.stream.place])
-        places = self._ranks.gather(place) if together else place[None]
-        return {"places": places, "stream": self.stream.state_dict()}
+        ration, place = self._before if again else self._place()
+        numbers = torch.cat([torch.tensor([*ration.values()]), place.numbers()])
+        places = self._ranks.gather(numbers) if together else numbers[None]
+        return {"places": places, "stream": self.stream.state_dict(place)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned; after `begin`, and after the strategy has.

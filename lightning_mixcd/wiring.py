@@ -52,7 +52,7 @@ class BatchHook:
         Returns:
             The batch that Lightning goes on with.
         """
-        if self.active and self.trainer.training:
+        if self.active and self.trainer.training and not _amid_batch(self.trainer):
             batch = self.transform(batch)
         return self.inner(batch, dataloader_idx)
 
@@ -170,6 +170,12 @@ def own_hook(trainer: Trainer, pl_module: LightningModule, name: str) -> Callabl
     while isinstance(hook, BatchHook):
         hook = hook.inner
     return hook
+
+
+# Then another batch takes this way, such as one that `training_step` fetches for itself.
+def _amid_batch(trainer: Trainer) -> bool:
+    progress = trainer.fit_loop.epoch_loop.batch_progress.current
+    return progress.ready > progress.completed
 
 
 # In a copy of the module, or one loaded from a pickle, the method has nothing before or behind it.

@@ -1,5 +1,7 @@
 """Columns that strategies and penalties need, in a ledger that is given or recorded at the start of `fit`."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -14,6 +16,7 @@ from lightning_mixcd import (
     HerdingMemory,
     LeastConfidence,
     Ledger,
+    LedgerError,
     MixCD,
     MostSupportive,
     PredictedForgetting,
@@ -22,6 +25,7 @@ from lightning_mixcd import (
     Uniform,
     record_ledger,
 )
+from lightning_mixcd.ledger import recording
 from lightning_mixcd.partitions import ByCluster, ByColumn, ByLossQuantile, Product, Shuffled
 from lightning_mixcd.penalties import DER
 from tests.toys import Toy, finetune, ledger, pool, rehearsed, trainer
@@ -125,3 +129,18 @@ def test_column_of_a_partition_is_asked_for_before_anything_is_recorded(strategy
 def test_ledger_is_recorded_with_what_is_needed(strategy, names, tmp_path):
     fit(strategy, tmp_path / "here")
     assert {*Ledger.open(tmp_path / "here").columns} == {"correct", "loss", "label"} | names
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_ledger_that_another_run_has_finished_meanwhile_is_used(same, tmp_path, monkeypatch):
+    take = recording._take_lock
+
+    def late(path):
+        monkeypatch.undo()
+        record_ledger(Toy(base=same), pool(), path)
+        return take(path)
+
+    monkeypatch.setattr(recording, "_take_lock", late)
+    with nullcontext() if same else pytest.raises(LedgerError, match="other weights"):
+        _, callback = fit(MixCD(), tmp_path / "l")
+        assert callback.compute_units == Ledger.open(tmp_path / "l").forwards + 5 * 3 * 12

@@ -51,6 +51,22 @@ def test_columns_are_kept(tmp_path):
     assert recorded.column("scores").tolist() == scores.tolist()
 
 
+@pytest.mark.parametrize("name", ["correct", "loss", "label", "logits"])
+def test_columns_that_are_recorded_by_themselves_are_refused(name, tmp_path):
+    with pytest.raises(ValueError, match=rf"`columns` must leave out .*, got \['{name}'\]"):
+        record_ledger(Toy(), pool(), tmp_path / "l", columns={name: [0] * N_POOL}, keep=["logits"])
+    assert not (tmp_path / "l").exists()
+
+
+def test_missing_values_are_the_same_the_next_time(tmp_path):
+    score = np.arange(1.0 * N_POOL)
+    score[3] = np.nan
+    first, again = (record_ledger(Toy(), pool(), tmp_path / "l", columns={"score": score}) for _ in range(2))
+    assert np.array_equal(first.column("score"), again.column("score"), equal_nan=True)
+    with pytest.raises(LedgerError, match="other values for 'score'"):
+        record_ledger(Toy(), pool(), tmp_path / "l", columns={"score": np.nan_to_num(score)})
+
+
 @pytest.mark.parametrize("values", [[1, 2, 3], 5.0])
 def test_columns_of_another_length_are_refused(values, tmp_path):
     with pytest.raises(ValueError, match=r"one value per pool sample \(60\), 'genre' has shape"):

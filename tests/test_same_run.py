@@ -2,6 +2,7 @@
 
 import warnings
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -200,3 +201,22 @@ def test_numbers_of_numpy_run_and_are_saved_as_plain_ones(tmp_path):
     run = torch.load(tmp_path / "end.ckpt", weights_only=True)["callbacks"]["RehearsalCallback"]["run"]
     assert (run["seed"], run["lag"], run["mix_ratio"]) == (5, 4, 0.5)
     assert [len(step) for step in rehearsed(module)] == [4] * 5
+
+
+def test_ledger_with_as_many_samples_right_but_others_is_refused():
+    correct = np.arange(60) > 0
+    one, two = (Ledger.from_arrays(found, np.ones(60)) for found in (correct, correct[::-1]))
+    with pytest.raises(ValueError, match="`base_correct` 'checksum "):
+        check_run(describe(settings(MixCD()), one), describe(settings(MixCD()), two))
+
+
+def every(n, step):
+    return step % n == 0
+
+
+@pytest.mark.parametrize("schedule", [partial(every, 2), bool, lambda step: step > 1])
+def test_any_function_may_be_the_schedule(schedule, tmp_path):
+    run, module = fit(schedule=schedule)
+    assert [len(rows) > 0 for rows in rehearsed(module)] == [bool(schedule(step)) for step in range(10)]
+    run.save_checkpoint(tmp_path / "one.ckpt")
+    fit(schedule=schedule, ckpt_path=tmp_path / "one.ckpt", n_epochs=3)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_mixcd import (
@@ -30,8 +31,8 @@ from lightning_mixcd import (
 from lightning_mixcd.capture import Reading
 from lightning_mixcd.learner import Learner
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
-from lightning_mixcd.partitions import Single
-from lightning_mixcd.strategies import ScreenHighestLoss
+from lightning_mixcd.partitions import ByLossQuantile, Shuffled, Single
+from lightning_mixcd.strategies import HeadProbe, ProbeMatching, ScreenHighestLoss
 from tests.toys import (
     Finetune,
     OnBatchEnd,
@@ -723,3 +724,75 @@ def test_learning_rate_finder_sees_plain_batches_and_leaves_the_run_as_it_was():
     assert set(sizes(found.seen)[:-5]) == {8}
     assert found.seen[-5:] == fit(RehearsalCallback(MixCD(), pool=pool(), ledger=ledger())).seen
     assert callback.compute_units == 3 * 50
+
+
+def test_other_batches_that_are_moved_meanwhile_are_left_alone():
+    """Such as unlabelled ones that a step fetches, or samples that a callback shows."""
+
+    class Fetching(Toy):
+        def on_train_start(self):
+            self.own = iter(DataLoader(finetune(), 8))
+
+        def training_step(self, batch, batch_idx):
+            moved = self.trainer.strategy.batch_to_device(next(self.own))
+            sizes.append(len(moved[0]))
+            return super().training_step(batch, batch_idx)
+
+    def show(run, *_):
+        sizes.append(len(run.strategy.batch_to_device(next(iter(DataLoader(finetune(), 8))))[0]))
+
+    sizes, runs = [], []
+    for module, others in ((Toy(), []), (Fetching(), [OnBatchEnd(show)])):
+        callback = RehearsalCallback(MixCD(), pool=Pool(pool(), lag=1), ledger=ledger(), mix_ratio=0.5)
+        trainer(callback, *others, max_epochs=1).fit(module, DataLoader(finetune(), 8))
+        runs.append((module.seen, callback.strategy.signal().tolist()))
+    assert runs[0] == runs[1]
+    assert sizes == [8] * 10
+
+
+def test_pad_values_by_path_hold_across_draws():
+    def collate(rows):
+        return pad_sequence([x for x, _ in rows], batch_first=True), torch.tensor([y for _, y in rows])
+
+    class Summing(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(1, 2)
+
+        def training_step(self, batch, batch_idx):
+            assert len(batch[0]) >= 10
+            logits = self.net(batch[0].sum(1, keepdim=True))
+            return {"loss": logits.square().mean(), "logits": logits}
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    rows = [(torch.ones(3 + i % 5), i % 2) for i in range(60)]
+    samples = Pool(rows, collate_fn=collate, pad_values={"batch[0]": 0})
+    # Steps of 2 and 3 rows, of draws of 3.
+    callback = RehearsalCallback(Uniform(), pool=samples, mix_ratio=0.25)
+    trainer(callback).fit(Summing(), DataLoader(rows, 10, collate_fn=collate))
+
+
+@pytest.mark.parametrize("seed", [-3, 2**70])
+def test_any_whole_number_is_a_seed(seed):
+    data = RehearsalDataModule(
+        Finetune(shuffle=True), Pool(pool(), num_workers=1), ledger=ledger(), order_seed=seed
+    )
+    callback = RehearsalCallback(MixCD(partition=Shuffled(ByLossQuantile(3), seed=seed)), seed=seed)
+    trainer(callback).fit(Toy(), datamodule=data)
+
+
+@pytest.mark.parametrize("strategy", [HeadProbe, ProbeMatching])
+def test_probes_work_in_double_precision(strategy, tmp_path):
+    x, y = pool().tensors
+    doubled = TensorDataset(x.double(), y)
+    torch.set_default_dtype(torch.float64)
+    try:
+        module = Toy().double()
+        callback = RehearsalCallback(strategy(), pool=doubled, ledger=tmp_path / "l", mix_ratio=0.5)
+        x, y = finetune().tensors
+        trainer(callback, max_epochs=2).fit(module, DataLoader(TensorDataset(x.double(), y), 8))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert len(module.seen) == 10

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -30,6 +31,8 @@ class Stub:
 
     def __init__(self, datamodule=None, *, training=True):
         self.datamodule, self.training = datamodule, training
+        progress = SimpleNamespace(current=SimpleNamespace(ready=0, completed=0))
+        self.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
 
 
 def tagged(tag):

@@ -1,6 +1,6 @@
 """What every run of the app is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,10 +44,13 @@ def check_options(config: DictConfig) -> None:
         config: The app's configuration.
 
     Raises:
+        TypeError: If `wise_ft` is no list.
         ValueError: If `mix_ratio`, `wise_ft` or the trainer's `limit_val_batches` is out of range, the
             trainer has a logger of its own, or every run of a sweep would start processes of its own.
     """
     Ration(config.mix_ratio)
+    if not isinstance(config.wise_ft, Sequence):
+        raise TypeError(f"`wise_ft` must be a list, got {config.wise_ft!r}. Take for example wise_ft=[0.5].")
     if outside := [alpha for alpha in config.wise_ft if not 0 <= alpha <= 1]:
         raise ValueError(
             f"`wise_ft` must be points in [0, 1], from the base to the finetuned model, got {outside}. Take "

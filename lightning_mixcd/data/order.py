@@ -182,7 +182,7 @@ def resumable(loader: DataLoader[Any], trainer: Trainer, *, seed: int = 0) -> Da
         worker_init_fn=loader.worker_init_fn,
         multiprocessing_context=loader.multiprocessing_context,
         # Without its own generator the loader would take a seed from the global one.
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator().manual_seed(stream_key(seed)),
         prefetch_factor=loader.prefetch_factor,
         persistent_workers=loader.persistent_workers,
     )

@@ -1,5 +1,6 @@
 """How many rows each step rehearses."""
 
+import math
 from fractions import Fraction
 
 from lightning_mixcd.errors import check_number
@@ -55,12 +56,16 @@ class Ration:
         Raises:
             ValueError: If `share` is out of range.
         """
-        if not 0 <= share <= 1:
+        try:
+            number = float(share)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 <= number <= 1:
             raise ValueError(
                 f"A schedule must return a bool or a share of the mix ratio in [0, 1], got {share}. Raise "
                 "`mix_ratio` to rehearse more."
             )
-        self.finetune_rows += finetune_rows * round(share * SHARE)
+        self.finetune_rows += finetune_rows * round(number * SHARE)
         due = self._owed() - self.given_rows
         self.given_rows += due
         return due

@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from lightning_mixcd.functional.joining import join, n_rows, take_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.strategies.base import Strategy
 
-__all__ = ["PoolStream"]
+__all__ = ["Place", "PoolStream"]
 
 # No draw was opened yet, on any rank.
 BEFORE_ALL = -(2**62)
@@ -52,6 +52,28 @@ class Note:
     def behind(self) -> int:
         """The least far."""
         return self.opened if self.pace is None else -int(cast("Tensor", self.pace.get())[1])
+
+
+class Place(NamedTuple):
+    """Where a rank stands in its draws.
+
+    Args:
+        opened: Draw opened.
+        used: Rows of it used.
+        start: First draw of its round.
+        position: Draw state there.
+        reading: State of the streams there; empty for a map-style pool.
+    """
+
+    opened: int
+    used: int
+    start: int
+    position: Tensor
+    reading: dict[str, Any]
+
+    def numbers(self) -> Tensor:
+        """Return all but the state of the streams, int64, `(3 + ...,)`."""
+        return torch.cat([torch.tensor([self.opened, self.used, self.start]), self.position])
 
 
 class PoolStream:
@@ -143,7 +165,9 @@ class PoolStream:
             self._used = stop
         rows = parts[0]
         for part in parts[1:]:
-            rows = join(rows, part, pad_values=self.pool.known_pad_values)
+            # Each by itself: paths in `pad_values` are those of a batch.
+            batch = join(rows["batch"], part["batch"], pad_values=self.pool.known_pad_values)
+            rows = {"batch": batch, "ticket": join(rows["ticket"], part["ticket"])}
         return dict(rows)
 
     def note(self, over_ranks: Callable[[Tensor], Tensor] | None = None) -> None:
@@ -262,7 +286,7 @@ class PoolStream:
             prefetch_factor=self.pool.prefetch_factor,
             pin_memory=self.pin_memory,
             # Without its own generator the loader would take a seed from the global one.
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=torch.Generator().manual_seed(stream_key(self.seed)),
         )
         return iter(loader)
 
@@ -273,25 +297,32 @@ class PoolStream:
             self._reader.close()
 
     @property
-    def place(self) -> Tensor:
-        """Where this rank stands: draw opened, rows of it used, first draw of its round, draw state there."""
+    def place(self) -> Place:
+        """Where this rank stands."""
         start = self._start
         position = self._positions[start] if self._positions else self.strategy.draw_state()
-        return torch.cat([torch.tensor([self._opened, self._used, start]), position])
+        return Place(self._opened, self._used, start, position, self._reading())
 
     @property
     def _start(self) -> int:
         """The first draw of the round that was opened."""
         return max((c for c in self._positions if c <= self._opened), default=0)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what all ranks share; with the `place` of each it is enough to make the same draws again."""
+    def state_dict(self, place: Place) -> dict[str, Any]:
+        """Return what all ranks share; with the place of each it is enough to make the same draws again.
+
+        Args:
+            place: Where this rank stands, or stood since the last `note`.
+
+        Returns:
+            The state.
+        """
         return {
             "rows_per_draw": self.rows_per_draw,
             "world_size": self.world_size,
             "paces": torch.stack([torch.tensor([note.ahead, -note.behind]) for note in self._notes]),
             "signals": [note.signal.get() for note in self._notes],
-            "reading": self._reading(),
+            "reading": place.reading,
         }
 
     def _reading(self) -> dict[str, Any]:
@@ -307,7 +338,8 @@ class PoolStream:
 
         Args:
             state: The state.
-            places: The `place` of each rank, or of the first alone where no other is known, `(W, ...)`.
+            places: Numbers of the place of each rank, or of the first alone where no other is known,
+                `(W, ...)`.
         """
         self.close()
         self._rows, self._positions, self._tickets, self._readings = None, {}, {}, {}

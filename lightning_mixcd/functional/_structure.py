@@ -119,7 +119,10 @@ def rebuild(node: object, parts: dict[Hashable, object]) -> object:
     if isinstance(node, Mapping):
         return _refill(node, parts)
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        return dataclasses.replace(node, **{str(name): part for name, part in parts.items()})
+        made = dataclasses.replace(node, **{str(name): part for name, part in parts.items()})
+        for name, part in parts.items():  # which `__post_init__` has changed once already
+            object.__setattr__(made, str(name), part)
+        return made
     if isinstance(node, tuple) and hasattr(node, "_make"):
         return cast("object", node._make(parts.values()))
     return _construct(node, parts.values())

@@ -181,7 +181,8 @@ def ridge_fit(sums: Tensor, ridge: float) -> Tensor:
                 [-2.]])
     """
     k = len(sums)
-    factor, _ = torch.linalg.cholesky_ex(sums[:, :k] + ridge * torch.eye(k, device=sums.device))
+    prior = ridge * torch.eye(k, dtype=sums.dtype, device=sums.device)
+    factor, _ = torch.linalg.cholesky_ex(sums[:, :k] + prior)
     return torch.cholesky_solve(sums[:, k:], factor)
 
 

@@ -21,12 +21,23 @@ from lightning_mixcd.ledger.documents import read_document, sync_folder, write_d
 from lightning_mixcd.ledger.header import HEADER
 from lightning_mixcd.ledger.plan import BASIS, Plan, plan_difference, plan_from_document, plan_to_document
 
-__all__ = ["Recording", "check_usable", "close_recording", "count_recorded", "open_recording"]
+__all__ = [
+    "FinishedMeanwhileError",
+    "Recording",
+    "check_usable",
+    "close_recording",
+    "count_recorded",
+    "open_recording",
+]
 
 PARTIAL, MASK, LOCK = "partial.json", "recorded.npy", "recording.lock"
 # Loader workers of a recording that was killed hold its lock for some seconds more.
 _WAIT_SECONDS = 20.0
 _MASK_SPEC = ColumnSpec(np.dtype(np.bool_))
+
+
+class FinishedMeanwhileError(LedgerError):
+    """Another process recorded the ledger while this one waited for its turn."""
 
 
 class Recording(NamedTuple):
@@ -57,11 +68,15 @@ def open_recording(path: Path, plan: Plan, bases: Mapping[str, Array]) -> Record
     Raises:
         LedgerError: If the folder holds a finished ledger, a recording of something else, or other files, or
             another process is recording into it.
+        FinishedMeanwhileError: If another process has finished it while this one waited.
     """
     check_usable(path)
     lock = _take_lock(path)
     try:
-        # Another process may have finished it meanwhile.
+        if (path / HEADER).exists():
+            raise FinishedMeanwhileError(
+                f"Another process has finished the ledger at `{path}` meanwhile. Open it."
+            )
         check_usable(path)
         _start_unless_begun(path, plan, bases)
         return Recording(*_map(path, plan), lock)

@@ -40,7 +40,7 @@ class Shuffled(Partition):
     @override
     def assign(self, ledger: Ledger) -> Bins:
         bins = self.partition.bins(ledger).copy()
-        rng = np.random.default_rng(self.seed)
+        rng = np.random.default_rng(self.seed % 2**64)
         for group in (ledger.correct, ~ledger.correct):
             bins[group] = rng.permutation(bins[group])
         return bins

@@ -1,5 +1,7 @@
 """Models of how features drift, fitted side by side; the one that has foreseen best is used."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -41,11 +43,12 @@ class DriftModels:
         self._use(feature_basis(features, rank))
         self.ridge, self.halflife_steps = ridge, halflife_steps
         rank, self.d = self._basis.directions.shape
-        self.sums = torch.zeros(1 + rank, 1 + rank + 2 * self.d)
-        self.own_sums = torch.zeros(5, self.d)
-        self.errors = torch.zeros(len(MODELS))
+        zeros = partial(torch.zeros, dtype=torch.float32)
+        self.sums = zeros(1 + rank, 1 + rank + 2 * self.d)
+        self.own_sums = zeros(5, self.d)
+        self.errors = zeros(len(MODELS))
         # Of each model: slopes of features by themselves, then constants, then directions.
-        self.fits = torch.zeros(len(MODELS), 2 + rank, self.d)
+        self.fits = zeros(len(MODELS), 2 + rank, self.d)
 
     @property
     def size(self) -> int:

@@ -52,8 +52,11 @@ class Auto(Strategy):
         self.needs_columns = otherwise.needs_columns
         self._obstacle: Exception | None = None
         self._choose(otherwise)
-        # Until it is known which one is used, what either needs is asked for.
-        self.needs_features = preferred.needs_features or otherwise.needs_features
+
+    @property
+    @override
+    def wants_head(self) -> bool:
+        return self.preferred.needs_features or self.otherwise.needs_features
 
     def _choose(self, strategy: Strategy) -> None:
         self.chosen = strategy

@@ -70,8 +70,13 @@ class Strategy(ABC):
             seed: Seed of whatever is shuffled once for the run.
         """
 
+    @property
+    def wants_head(self) -> bool:
+        """Whether `attach` is to be called: where `needs_features`, as far as known before `setup`."""
+        return self.needs_features
+
     def attach(self, head: nn.Module) -> None:  # noqa: B027 -- may be left as it is
-        """Get to know the head, before `setup`; only where `needs_features`.
+        """Get to know the head, before `setup`; only where `wants_head`.
 
         Args:
             head: The live submodule that makes logits of features; to be read, never run.

@@ -13,7 +13,8 @@ class Resumable:
     def checkpoint(self):
         """What a run saves, as it comes back from disk."""
         file = io.BytesIO()
-        torch.save((self.strategy.state_dict(), self.stream.state_dict(), self.stream.place), file)
+        place = self.stream.place
+        torch.save((self.strategy.state_dict(), self.stream.state_dict(place), place.numbers()), file)
         file.seek(0)
         return torch.load(file, weights_only=True)
 

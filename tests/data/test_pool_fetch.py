@@ -236,7 +236,7 @@ def test_substitutes_do_not_depend_on_workers_and_are_the_same_after_a_resume():
     assert taken(run(2), n=3) == whole
     first, second = run(0), run(0)
     begun = taken(first, n_steps=7, n=3)
-    second.load_state_dict(first.state_dict(), first.place[None])
+    second.load_state_dict(first.state_dict(first.place), first.place.numbers()[None])
     assert begun + taken(second, n_steps=23, n=3) == whole
 
 

@@ -3,7 +3,9 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -94,3 +96,14 @@ def test_ratio_out_of_range_is_refused(ratio):
     )
     with pytest.raises(ValueError, match=message):
         Ration(ratio)
+
+
+@pytest.mark.parametrize("share", [torch.tensor(0.5), np.float32(0.5), np.bool_(True)])
+def test_share_may_be_any_number(share):
+    assert Ration(1).due(10, share) == 10 * float(share)
+
+
+@pytest.mark.parametrize("share", [None, "much", torch.ones(2)])
+def test_schedule_that_returns_no_number_is_named(share):
+    with pytest.raises(ValueError, match="A schedule must return a bool or a share of the mix ratio"):
+        Ration(1).due(10, share)

@@ -30,6 +30,14 @@ class Record:
 
 
 @dataclasses.dataclass
+class Scaled:
+    x: torch.Tensor
+
+    def __post_init__(self):
+        self.x = self.x / 10
+
+
+@dataclasses.dataclass
 class Derived:
     x: Any
     size: int = dataclasses.field(init=False)
@@ -152,6 +160,11 @@ class TestStructures:
     def test_a_list_of_dataclasses_is_a_structure(self):
         joined = join([Record(torch.zeros(2), "nli")], [Record(torch.ones(1), "nli")])
         assert_same(joined, [Record(torch.tensor([0.0, 0.0, 1.0]), "nli")])
+
+    def test_fields_changed_by_post_init_are_changed_once(self):
+        joined = join(Scaled(torch.tensor([10.0])), Scaled(torch.tensor([20.0, 30.0])))
+        assert joined.x.tolist() == [1, 2, 3]
+        assert take_rows(joined, 1, 3).x.tolist() == [2, 3]
 
     def test_fields_made_by_post_init_are_made_again(self):
         joined = join(Derived(torch.zeros(2)), Derived(torch.zeros(3)))

@@ -9,13 +9,14 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 from lightning_mixcd import MixCD, Pool, RehearsalCallback, RehearsalDataModule
 from lightning_mixcd.penalties import DER, EWC, L2SP, Distillation
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.schedules import HoldRetention, ModelTime
 from tests.penalties.replay import full_ledger
+from tests.soak import chancy
 from tests.soak.chancy import STRATEGIES, Chancy, ChancyFinetune, Noisy
 from tests.toys import Listed, OnBatchEnd, ledger, pool, trainer, weights
 
@@ -51,6 +52,17 @@ class Run:
     rates: dict[int, Any] = field(default_factory=dict)
 
 
+class Failing(pl.Callback):
+    """Fails in a hook of a batch, counted from 0."""
+
+    def __init__(self, hook: str, batch: int) -> None:
+        def fail(run: pl.Trainer, *_: Any) -> None:
+            if run.fit_loop.epoch_loop.total_batch_idx == batch:
+                raise RuntimeError("enough")
+
+        setattr(self, hook, fail)
+
+
 def train(
     strategy: str,
     folder: Path | str,
@@ -60,6 +72,7 @@ def train(
     seed: int = 7,
     pool_workers: int = 0,
     finetune_workers: int = 0,
+    fails: tuple[str, int] | None = None,
     **settings: Any,
 ) -> Run:
     pl.seed_everything(seed, verbose=False)
@@ -73,6 +86,7 @@ def train(
         order_seed=11,
     )
     keep = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    others = [] if fails is None else [Failing(*fails), OnExceptionCheckpoint(folder)]
 
     def note(run: pl.Trainer, *_: Any) -> None:
         signal = callback.strategy.signal()
@@ -83,6 +97,7 @@ def train(
         OnBatchEnd(note),
         ExactResume(),
         keep,
+        *others,
         **{
             "max_epochs": 3,
             "val_check_interval": 3,
@@ -167,6 +182,27 @@ def test_workers_do_not_change_the_run(whole):
 @pytest.mark.parametrize("strategy", ["mixcd_decayed", "oracle"])
 def test_with_gradient_accumulation(strategy, step, check):
     check(strategy, step, accumulate_grad_batches=3, log_every_n_steps=1)
+
+
+# Of two rounds of draws and their ends, and of the first batch of an epoch.
+# What Lightning says of a run with this callback that was not resumed by it.
+@pytest.mark.filterwarnings("ignore:.*was called without a model:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*but there is no last checkpoint available:UserWarning")
+@pytest.mark.parametrize("step", range(1, 11))
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_backward"])
+@pytest.mark.parametrize("strategy", ["mixcd", "gradient_matching"])
+def test_batch_that_failed_is_made_again(strategy, hook, step, tmp_path, monkeypatch):
+    # The state of the other generators before each batch would cost too much.
+    monkeypatch.setattr(chancy, "draw", lambda: float(torch.rand(())))
+    expected = train(strategy, tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="enough"):
+        train(strategy, tmp_path, fails=(hook, step))
+    got = train(strategy, tmp_path / "again", tmp_path / "on_exception.ckpt", seed=99)
+    # Lightning counts the batch twice, so that what is logged has other steps.
+    assert got.seen == expected.seen[step:]
+    assert [*got.rates.values()] == [*expected.rates.values()][step:]
+    assert torch.equal(got.weights, expected.weights)
+    assert got.units == expected.units
 
 
 @pytest.mark.parametrize("step", [2, 4])

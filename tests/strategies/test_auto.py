@@ -55,6 +55,16 @@ def test_features_are_not_read_where_they_are_not_used(ledger):
     assert strategy.needs_features == with_features
 
 
+def test_it_chooses_anew_in_each_fit(tmp_path):
+    record_ledger(Toy(), pool(), tmp_path / "plain", readout=HEAD)
+    record_ledger(Toy(), pool(), tmp_path / "features", readout=HEAD, keep=["features"])
+    strategy, modules = Auto(HeadProbe(), MixCD()), []
+    for name, kind in (("features", HeadProbe), ("plain", MixCD), ("features", HeadProbe)):
+        modules.append(run(strategy, tmp_path / name))
+        assert isinstance(strategy.chosen, kind)
+    assert strategy.preferred._head._live is modules[-1].net[3]
+
+
 def test_head_that_cannot_be_used_is_no_error(monkeypatch):
     def refuse(self, head):
         raise TypeError("The head must be whole on every process")
