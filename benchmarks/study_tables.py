@@ -30,7 +30,7 @@ METHODS = (
     *("none", "uniform", "uniform_part", "uniform_correct", "mixcd_shuffled"),
     *("mixcd", "mixcd_part", "mixcd_free", "head_probe", "head_probe_part", "head_probe_free"),
     *("probe_matching", "probe_matching_part", "probe_matching_free"),
-    *("screen_highest_loss", "gradient_matching", "mir", "oracle_75", "oracle", "oracle_pure"),
+    *("screen_highest_loss", "gradient_matching", "mir", "oracle_75", "oracle", "oracle_25", "oracle_pure"),
     *("uniform+kd", "mixcd+kd", "head_probe+kd", "gradient_matching+kd"),
 )
 SUMMARY = (
