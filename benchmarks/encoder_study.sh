@@ -18,8 +18,8 @@ weights="rehearsal_weight=0.5,3,8"
 
 # Pairing, compute units with those of the ledger's pass on top, steps between an oracle's looks, samples of a part.
 while read -r pairing units every part; do
-  run "$pairing" "method=none,$all"
-  run "$pairing" method=oracle "+strategy.every_n_steps=$every"
+  run "$pairing" "method=none,mir,mixcd_shuffled,$all"
+  run "$pairing" method=oracle_75,oracle,oracle_25,oracle_pure "+strategy.every_n_steps=$every"
   # As if the ledger were there already.
   named "$pairing" _free method=mixcd,head_probe,probe_matching "max_compute_units=$units"
   # A part of the pool, with a ledger of that alone.
@@ -32,12 +32,10 @@ while read -r pairing units every part; do
   run "$pairing" "method=$all" "$weights"
   named "$pairing" _free method=probe_matching "$weights" "max_compute_units=$units"
   named "$pairing" _part method=probe_matching "$weights" "pool_size=$part"
-  run "$pairing" method=mir,mixcd_shuffled
   # Inference takes too long for the rest.
   [ "$pairing" != nli2 ] || continue
-  run "$pairing" method=oracle_75,oracle_pure
-  run "$pairing" method=mixcd_shuffled "$ratios"
-  run "$pairing" method=mir,oracle mix_ratio=0.0625,0.25
+  run "$pairing" method=mir,mixcd_shuffled,oracle "$ratios"
+  run "$pairing" method=mir "$weights"
 done << PAIRINGS
 intents 14800 20 1000
 topics 17700 20 1000
@@ -45,16 +43,19 @@ sentiment 7680 20 500
 nli2 14800 40 1000
 PAIRINGS
 
-# Looks cost most. The best oracles, and those of sentiment, which is the quickest.
-run intents method=oracle_pure mix_ratio=0.0625,0.25
-run topics method=oracle_75 mix_ratio=0.0625,0.25
-run sentiment method=oracle_75,oracle_pure mix_ratio=0.0625,0.25
-run sentiment method=mir,oracle "$weights"
+# Looks cost most: elsewhere the best oracles, and more of sentiment, which is the quickest.
+run intents method=oracle_pure "$ratios"
+run intents method=oracle_pure "$weights"
+run topics method=oracle_75 "$ratios"
+run topics method=oracle_75 "$weights"
+run sentiment method=oracle_75 "$ratios"
+run sentiment method=oracle_pure mix_ratio=0.0625,0.25
+run sentiment method=oracle "$weights"
 
 # Spans have no class head. Tables of all pairings would be empty for what needs one, so they have a folder of their own.
 spans() { run spans hydra.sweep.dir=full_spans/spans "$@"; }
 spans method=none,uniform,uniform_correct,mixcd,mixcd_shuffled,screen_highest_loss,mir
-spans method=oracle_75,oracle,oracle_pure +strategy.every_n_steps=40
+spans method=oracle_75,oracle,oracle_25,oracle_pure +strategy.every_n_steps=40
 spans method=uniform,uniform_correct,mixcd,mixcd_shuffled,screen_highest_loss,mir "$ratios"
 spans method=oracle "$ratios" +strategy.every_n_steps=40
 spans method=uniform,uniform_correct,mixcd,screen_highest_loss,mir "$weights"

@@ -102,38 +102,9 @@ class Session:
             ValueError: If strategy, penalties and schedule cannot work together.
         """
         self._transfer.begin()
-        baseline = Baseline(self._source.checked(self.probe, resumed=resumed), self.readout.tolerance)
-        self.ledger = baseline.ledger
-        if self.readout.tolerance is not None:
-            self.probe.known = baseline.known_of
-        self._recorded = self.probe.forwards
-        if self.strategy.refresh_every_n_steps is not None:
-            self.probe.check()
-        screens = isinstance(self.strategy, Screening)
-        if screens or self.terms.needs_look:
-            self.look.check()
-        self.look.with_features = screens and self.strategy.needs_features
-        streams = self.pool.dataset if isinstance(self.pool.dataset, Streams) else None
-        if self.strategy.wants_head:
-            try:
-                self.strategy.attach(self.readout.head(self.module))
-            except CaptureError as error:
-                self.strategy.attach_none(error)
-        if streams is None:
-            self.strategy.setup(len(self.pool), self.ledger, seed=self.settings.seed)
-        else:
-            self.strategy.setup_streams(streams.sizes, seed=self.settings.seed)
-        self._knows_base = self.ledger is not None or streams is not None
-        # Without a ledger, a strategy that learns nothing makes do with modules that say nothing.
-        learns = type(self.strategy).tally is not Strategy.tally
-        if self.terms.keeps_apart:
-            self._refuse_learners(learns=learns)
-        elif self.strategy.rehearses and (learns or self._knows_base):
-            self._wanted = {
-                "with_loss": self.strategy.needs_loss or self.readout.tolerance is not None,
-                "with_logits": self.strategy.needs_logits,
-                "with_features": self.strategy.needs_features and not screens,
-            }
+        baseline = self._open_ledger(resumed=resumed)
+        self._set_up_strategy()
+        self._choose_what_is_read()
         self._listen()
         self.terms.begin(
             None if resumed else self._start(),
@@ -144,6 +115,45 @@ class Session:
         self._supply.begin(baseline, columns, device=self.learner.device)
         self._begun_with = describe(self.settings, self.ledger)
         self.begun = True
+
+    def _open_ledger(self, *, resumed: bool) -> Baseline:
+        baseline = Baseline(self._source.checked(self.probe, resumed=resumed), self.readout.tolerance)
+        self.ledger = baseline.ledger
+        if self.readout.tolerance is not None:
+            self.probe.known = baseline.known_of
+        self._recorded = self.probe.forwards
+        return baseline
+
+    def _set_up_strategy(self) -> None:
+        if self.strategy.refresh_every_n_steps is not None:
+            self.probe.check()
+        screens = isinstance(self.strategy, Screening)
+        if screens or self.terms.needs_look:
+            self.look.check()
+        self.look.with_features = screens and self.strategy.needs_features
+        if self.strategy.wants_head:
+            try:
+                self.strategy.attach(self.readout.head(self.module))
+            except CaptureError as error:
+                self.strategy.attach_none(error)
+        streams = self.pool.dataset if isinstance(self.pool.dataset, Streams) else None
+        if streams is None:
+            self.strategy.setup(len(self.pool), self.ledger, seed=self.settings.seed)
+        else:
+            self.strategy.setup_streams(streams.sizes, seed=self.settings.seed)
+        self._knows_base = self.ledger is not None or streams is not None
+
+    def _choose_what_is_read(self) -> None:
+        # Without a ledger, a strategy that learns nothing makes do with modules that say nothing.
+        learns = type(self.strategy).tally is not Strategy.tally
+        if self.terms.keeps_apart:
+            self._refuse_learners(learns=learns)
+        elif self.strategy.rehearses and (learns or self._knows_base):
+            self._wanted = {
+                "with_loss": self.strategy.needs_loss or self.readout.tolerance is not None,
+                "with_logits": self.strategy.needs_logits,
+                "with_features": self.strategy.needs_features and not self.look.with_features,
+            }
 
     def start(self) -> None:
         """Stand before the batches, until `stop`.
