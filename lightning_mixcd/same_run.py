@@ -48,7 +48,7 @@ def describe(settings: Settings, ledger: Ledger | None) -> dict[str, Value]:
     found |= _of_value("lag", settings.pool.lag)
     if ledger is not None and settings.strategy.needs_ledger:
         found["n_base_correct"] = int(ledger.correct.sum())
-        found["base_correct"] = f"checksum {zlib.crc32(np.asarray(ledger.correct).tobytes()):08x}"
+        found["base_correct"] = f"checksum {zlib.crc32(np.ascontiguousarray(ledger.correct).data):08x}"
     found |= _of_value("mix_ratio", settings.mix_ratio)
     found |= _of_value("rehearsal_weight", settings.rehearsal_weight)
     found["penalties"] = ", ".join(type(penalty).__name__ for penalty in settings.penalties)

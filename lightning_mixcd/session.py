@@ -184,6 +184,7 @@ class Session:
         self.readout.forget()
         if self._separate is not None:
             self._separate.forget()
+        self._supply.mark()
         # Lightning leaves out batches that are None.
         rehearses = self.strategy.rehearses and batch is not None
         taken = self._supply.take(batch, self.step) if rehearses else None

@@ -59,6 +59,10 @@ class Supply:
             pin_memory=device.type == "cuda",
         )
 
+    def mark(self) -> None:
+        """Remember where rows stand, before those of a batch are taken."""
+        self._before = self._place()
+
     def take(self, finetune: object, step: int) -> tuple[Ticket, object, int] | None:
         """Return the rows that are due beside a finetune batch.
 
@@ -71,7 +75,6 @@ class Supply:
             number that tells them from other rows. None where no row is due.
         """
         rows = n_rows(finetune)
-        self._before = self._place()
         if not self.stream.rows_per_draw:
             most = self._pace.ration.most(rows) * self._per_row
             if per_draw := int(self._ranks.total(most)):  # the first batches may be empty
@@ -109,7 +112,7 @@ class Supply:
 
         Args:
             together: Whether all processes are here, so that each can add its place.
-            again: Whether the batch that rows were last taken for will be made again.
+            again: Whether the batch since the last `mark` will be made again.
 
         Returns:
             The state.

@@ -10,15 +10,16 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from torch.utils.data import DataLoader
 
-from lightning_mixcd import MixCD, Pool, RehearsalCallback, RehearsalDataModule
+from lightning_mixcd import MixCD, NoRehearsal, Pool, RehearsalCallback, RehearsalDataModule
 from lightning_mixcd.penalties import DER, EWC, L2SP, Distillation
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.schedules import HoldRetention, ModelTime
 from tests.penalties.replay import full_ledger
 from tests.soak import chancy
 from tests.soak.chancy import STRATEGIES, Chancy, ChancyFinetune, Noisy
-from tests.toys import Listed, OnBatchEnd, ledger, pool, trainer, weights
+from tests.toys import Listed, OnBatchEnd, Toy, finetune, ledger, pool, trainer, weights
 
 pytestmark = [
     # Resumed runs write beside the uninterrupted one or into a folder of their own; both are meant.
@@ -203,6 +204,20 @@ def test_batch_that_failed_is_made_again(strategy, hook, step, tmp_path, monkeyp
     assert [*got.rates.values()] == [*expected.rates.values()][step:]
     assert torch.equal(got.weights, expected.weights)
     assert got.units == expected.units
+
+
+@pytest.mark.filterwarnings("ignore:.*was called without a model:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*but there is no last checkpoint available:UserWarning")
+def test_batch_that_failed_without_rehearsal_is_saved_too(tmp_path):
+    def fit(*others, ckpt_path=None):
+        callbacks = [RehearsalCallback(NoRehearsal(), pool=pool()), *others]
+        run = trainer(*callbacks, max_epochs=2, enable_checkpointing=bool(others))
+        run.fit(Toy(), DataLoader(finetune(), 8), ckpt_path=ckpt_path)
+        return run
+
+    with pytest.raises(RuntimeError, match="enough"):
+        fit(Failing("on_before_backward", 3), OnExceptionCheckpoint(tmp_path))
+    assert fit(ckpt_path=tmp_path / "on_exception.ckpt").global_step == 10
 
 
 @pytest.mark.parametrize("step", [2, 4])
