@@ -19,7 +19,7 @@ weights="rehearsal_weight=0.5,3,8"
 # Pairing, compute units with those of the ledger's pass on top, steps between an oracle's looks, samples of a part.
 while read -r pairing units every part; do
   run "$pairing" "method=none,mir,mixcd_shuffled,$all"
-  run "$pairing" method=oracle_75,oracle,oracle_25,oracle_pure "+strategy.every_n_steps=$every"
+  run "$pairing" method=oracle_75,oracle,oracle_pure "+strategy.every_n_steps=$every"
   # As if the ledger were there already.
   named "$pairing" _free method=mixcd,head_probe,probe_matching "max_compute_units=$units"
   # A part of the pool, with a ledger of that alone.
@@ -34,6 +34,7 @@ while read -r pairing units every part; do
   named "$pairing" _part method=probe_matching "$weights" "pool_size=$part"
   # Inference takes too long for the rest.
   [ "$pairing" != nli2 ] || continue
+  run "$pairing" method=oracle_25
   run "$pairing" method=mir,mixcd_shuffled,oracle "$ratios"
   run "$pairing" method=mir "$weights"
 done << PAIRINGS
