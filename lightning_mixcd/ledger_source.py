@@ -13,7 +13,7 @@ from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.kept import KEPT
 from lightning_mixcd.ledger import Ledger, fingerprint_model
-from lightning_mixcd.ledger.recording import FinishedMeanwhileError
+from lightning_mixcd.ledger.recording import FinishedLedgerError
 from lightning_mixcd.penalties.base import Penalty
 from lightning_mixcd.probe import Probe
 from lightning_mixcd.record import open_if_recorded, record_with
@@ -153,7 +153,7 @@ class LedgerSource:
             keep = [name for name in self._columns if name in KEPT]
             try:
                 record_with(probe, str(path), model=model, keep=keep)
-            except FinishedMeanwhileError:
+            except FinishedLedgerError:  # meanwhile, by another run
                 Ledger.open(str(path)).verify_model(self._module)
         self._trainer.strategy.barrier()
         ledger = open_if_recorded(path, self._pool)

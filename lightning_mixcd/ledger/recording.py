@@ -22,7 +22,7 @@ from lightning_mixcd.ledger.header import HEADER
 from lightning_mixcd.ledger.plan import BASIS, Plan, plan_difference, plan_from_document, plan_to_document
 
 __all__ = [
-    "FinishedMeanwhileError",
+    "FinishedLedgerError",
     "Recording",
     "check_usable",
     "close_recording",
@@ -36,8 +36,8 @@ _WAIT_SECONDS = 20.0
 _MASK_SPEC = ColumnSpec(np.dtype(np.bool_))
 
 
-class FinishedMeanwhileError(LedgerError):
-    """Another process recorded the ledger while this one waited for its turn."""
+class FinishedLedgerError(LedgerError):
+    """There is a finished ledger where one is to be recorded."""
 
 
 class Recording(NamedTuple):
@@ -68,15 +68,11 @@ def open_recording(path: Path, plan: Plan, bases: Mapping[str, Array]) -> Record
     Raises:
         LedgerError: If the folder holds a finished ledger, a recording of something else, or other files, or
             another process is recording into it.
-        FinishedMeanwhileError: If another process has finished it while this one waited.
     """
     check_usable(path)
     lock = _take_lock(path)
     try:
-        if (path / HEADER).exists():
-            raise FinishedMeanwhileError(
-                f"Another process has finished the ledger at `{path}` meanwhile. Open it."
-            )
+        # Another process may have finished it meanwhile.
         check_usable(path)
         _start_unless_begun(path, plan, bases)
         return Recording(*_map(path, plan), lock)
@@ -211,13 +207,14 @@ def check_usable(path: Path) -> None:
         path: The folder; it may be missing.
 
     Raises:
-        LedgerError: If it holds a finished ledger, or other files than those of a recording.
+        FinishedLedgerError: If it holds a finished ledger.
+        LedgerError: If it holds other files than those of a recording.
     """
     if path.exists() and not path.is_dir():
         raise LedgerError(f"`path` must be a folder, got the file `{path}`. Choose another name.")
     files = sorted(file.name for file in path.iterdir()) if path.exists() else []
     if HEADER in files:
-        raise LedgerError(
+        raise FinishedLedgerError(
             f"`path` must not hold a finished ledger, got `{path}`. Read it with `Ledger.open`, "
             "or delete the folder to record again."
         )
