@@ -101,7 +101,8 @@ class Readout:
         named = None if self.module is None else _submodule(model, "module", self.module)
         head = self.head(model) if with_features or self.features is not None else None
         # Hooks set after compilation do not run; whether earlier ones do depends on what else was compiled.
-        if (named or head) is not None and getattr(model, "_compiler_ctx", None) is not None:
+        hooked = named is not None or head is not None
+        if hooked and getattr(model, "_compiler_ctx", None) is not None:
             raise CaptureError(self._silent())
         self.forget()
         hooks = ExitStack()
@@ -224,12 +225,16 @@ class Readout:
         given = _given(outputs)
         if self.correctness is not None:
             return ruled(self.correctness(outputs, batch), rows, part)
+        by_loss = self.tolerance is not None and getattr(logits, "ndim", 0) != 2
         losses = given.get("losses")
-        # Some return the parts of their loss under this name.
-        losses = sized(losses, rows, "losses", ndim=1)[part] if isinstance(losses, Tensor) else None
+        # Where they are not asked for, they may be the parts of a loss under this name.
+        if isinstance(losses, Tensor) or (losses is not None and ("correct" in given or by_loss)):
+            losses = sized(losses, rows, "losses", ndim=1)[part]
+        else:
+            losses = None
         if "correct" in given:
             return replace(ruled(given["correct"], rows, part), loss=losses)
-        if self.tolerance is not None and losses is not None and getattr(logits, "ndim", 0) != 2:
+        if by_loss and losses is not None:
             return Reading(torch.ones_like(losses, dtype=torch.bool), loss=losses)
         if logits is not None:
             target = self._target(batch, rows)[part]

@@ -66,8 +66,7 @@ class Learner:
         if ALLOWED_LOSS in ticket:
             ticket = {**ticket, ALLOWED_LOSS: to_device(ticket[ALLOWED_LOSS], self.device)}
             reading = replace(reading, matched=right_now(reading.correct, reading.loss, ticket))
-        own = {key: rows for key, rows in ticket.items() if not key.startswith(LEDGER)}
-        self._pending.append((own, reading))
+        self._pending.append((_own(ticket), reading))
 
     def learn(self) -> None:
         """Let the strategy learn from everything since the last lesson."""
@@ -141,15 +140,11 @@ class Learner:
         return {name: values.cpu() for name, values in rows.items()}
 
     def _restored(self, rows: dict[str, Tensor]) -> tuple[Ticket, Reading]:
-        ticket = {
-            key.removeprefix(TICKET): rows[key]
-            for key in rows
-            if key.startswith(TICKET) and not key.startswith(TICKET + LEDGER)
-        }
+        ticket = {key.removeprefix(TICKET): rows[key] for key in rows if key.startswith(TICKET)}
         read = {
             key.removeprefix(READING): rows[key].to(self.device) for key in rows if key.startswith(READING)
         }
-        return ticket, Reading(**read)
+        return _own(ticket), Reading(**read)  # earlier versions kept all of it
 
     def state_dict(self, *, together: bool) -> dict[str, Any]:
         """Return what a resumed run needs.
@@ -185,6 +180,10 @@ class Learner:
         self._pending = [self._restored(rows) for rows in mine if rows]
         learnt = state["learnt"] * (rank == 0)
         self._damaged, self._rows = learnt[0].to(self.device), int(learnt[1])
+
+
+def _own(ticket: Ticket) -> Ticket:
+    return {key: rows for key, rows in ticket.items() if not key.startswith(LEDGER)}
 
 
 # Tickets of a restored run begin on the host, also where those of its new batches do not.

@@ -389,6 +389,8 @@ def test_losses_of_rows_go_before_those_of_the_logits():
         .read({"logits": logits, "losses": own}, batch, with_loss=True, with_graph=True)
         .loss.requires_grad
     )
+    with pytest.raises(CaptureError, match="`losses` must be a tensor"):
+        Readout().read({"correct": batch[1] == 1, "losses": [3.0, 4.0]}, batch)
     parts = {"logits": logits, "losses": {"cross_entropy": 1.0, "norm": 2.0}}
     plain = Readout().read(parts, batch, with_loss=True).loss
     torch.testing.assert_close(plain, nn.functional.cross_entropy(logits, batch[1], reduction="none"))

@@ -57,7 +57,7 @@ class Ration:
             ValueError: If `share` is out of range.
         """
         try:
-            number = float(share)
+            number = float(1.0 * share)  # texts cannot be multiplied by it
         except (TypeError, ValueError):
             number = math.nan
         if not 0 <= number <= 1:

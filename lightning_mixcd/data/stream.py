@@ -62,14 +62,14 @@ class Place(NamedTuple):
         used: Rows of it used.
         start: First draw of its round.
         position: Draw state there.
-        reading: State of the streams there; empty for a map-style pool.
+        reading: State of the streams there; None for a map-style pool, and before the first draw.
     """
 
     opened: int
     used: int
     start: int
     position: Tensor
-    reading: dict[str, Any]
+    reading: dict[str, Any] | None
 
     def numbers(self) -> Tensor:
         """Return all but the state of the streams, int64, `(3 + ...,)`."""
@@ -301,7 +301,7 @@ class PoolStream:
         """Where this rank stands."""
         start = self._start
         position = self._positions[start] if self._positions else self.strategy.draw_state()
-        return Place(self._opened, self._used, start, position, self._reading())
+        return Place(self._opened, self._used, start, position, self._readings.get(start))
 
     @property
     def _start(self) -> int:
@@ -322,13 +322,13 @@ class PoolStream:
             "world_size": self.world_size,
             "paces": torch.stack([torch.tensor([note.ahead, -note.behind]) for note in self._notes]),
             "signals": [note.signal.get() for note in self._notes],
-            "reading": place.reading,
+            "reading": self._reading(place),
         }
 
-    def _reading(self) -> dict[str, Any]:
+    def _reading(self, place: Place) -> dict[str, Any]:
         if self._reader is None:
             return {}
-        return self._readings.get(self._start) or self._reader.state_dict()
+        return place.reading or self._readings.get(place.start) or self._reader.state_dict()
 
     def load_state_dict(self, state: dict[str, Any], places: Tensor) -> None:
         """Go on where streams stood when their states were taken, whatever was taken from this one since.

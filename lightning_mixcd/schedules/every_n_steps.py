@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lightning_mixcd.errors import check_counts, check_whole
+from lightning_mixcd.errors import check_counts, check_range, check_whole
 
 __all__ = ["EveryNSteps"]
 
@@ -35,8 +35,7 @@ class EveryNSteps:
     def __post_init__(self) -> None:
         check_counts("1 rehearses at every step.", n=self.n)
         check_whole(first=self.first, last=0 if self.last is None else self.last)
-        if self.first < 0:
-            raise ValueError(f"`first` must be at least 0, got {self.first}. Steps are counted from 0.")
+        check_range("[0, inf)", "Steps are counted from 0.", first=self.first)
         if self.last is not None and self.last <= self.first:
             raise ValueError(
                 f"`last` must be above `first` ({self.first}), got {self.last}. None means no end."

@@ -103,7 +103,7 @@ def test_share_may_be_any_number(share):
     assert Ration(1).due(10, share) == 10 * float(share)
 
 
-@pytest.mark.parametrize("share", [None, "much", torch.ones(2)])
+@pytest.mark.parametrize("share", [None, "much", "0.5", torch.ones(2)])
 def test_schedule_that_returns_no_number_is_named(share):
     with pytest.raises(ValueError, match="A schedule must return a bool or a share of the mix ratio"):
         Ration(1).due(10, share)
