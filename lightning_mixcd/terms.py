@@ -214,7 +214,7 @@ class Terms:
         gradients = {
             name: parameter.grad
             for name, parameter in self.module.named_parameters()
-            if parameter.grad is not None and parameter in own
+            if parameter.requires_grad and parameter.grad is not None and parameter in own
         }
         if sparse := [name for name, gradient in gradients.items() if gradient.layout != torch.strided]:
             raise CaptureError(

@@ -38,7 +38,7 @@ class DecayedBeta(Estimator):
 
     def __init__(self, halflife_steps: float = 100.0, *, a: float = 1.0, b: float = 1.0) -> None:
         check_range("(0, inf]", "The default is 100.", halflife_steps=halflife_steps)
-        check_range("(0, inf]", "The default is 1.", a=a, b=b)
+        check_range("(0, inf)", "The default is 1.", a=a, b=b)
         self.halflife_steps, self.a, self.b = halflife_steps, a, b
         self.reset(1)
 

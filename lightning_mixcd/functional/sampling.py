@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["choose_bins", "choose_weighted", "permute", "stream_key"]
 
@@ -79,10 +79,13 @@ def _spread(
     row[order] = np.repeat(np.arange(len(most)), held)
 
 
-def choose_weighted(weights: Tensor, n: int, *, generator: torch.Generator) -> Tensor:
+def choose_weighted(weights: Tensor, n: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Choose places of each row without replacement, one after the other in proportion to their weights.
 
     Clocks run at the speeds of the weights, and the first to ring are chosen (Efraimidis and Spirakis 2006).
+    Given the time t at which the next would have rung, a place of weight w was chosen with probability
+    `1 - exp(-w t)`; with its inverse as weight, sums over all places are estimated without bias ("rank
+    conditioning", Cohen and Kaplan 2007).
 
     Args:
         weights: Above 0, and infinite for a place that must be chosen, of which there are at most `n` in a
@@ -91,16 +94,21 @@ def choose_weighted(weights: Tensor, n: int, *, generator: torch.Generator) -> T
         generator: Source of chance, on the CPU.
 
     Returns:
-        Distinct places, those of infinite weight first, int64, `(D, n)`.
+        Distinct places, those of infinite weight first, int64, `(D, n)`, and the times at which their clocks
+        rang and, last, that of the next, t, float64, `(D, n + 1)`; t is infinite where all places are chosen.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
         >>> weights = torch.tensor([[1.0, 1.0, torch.inf, 1e-9]], dtype=torch.float64)
-        >>> choose_weighted(weights, 3, generator=g).sort().values
+        >>> chosen, _ = choose_weighted(weights, 3, generator=g)
+        >>> chosen.sort().values
         tensor([[0, 1, 2]])
     """
-    clock = torch.empty_like(weights).exponential_(generator=generator)
-    return (clock / weights).topk(n, dim=1, largest=False).indices
+    times = torch.empty_like(weights).exponential_(generator=generator) / weights
+    rang, chosen = times.topk(n, dim=1, largest=False)
+    if n == weights.shape[1]:
+        return chosen, nn.functional.pad(rang, (0, 1), value=torch.inf)
+    return chosen, torch.cat([rang, times.kthvalue(n + 1, dim=1, keepdim=True).values], dim=1)
 
 
 def permute(positions: npt.ArrayLike, size: int, key: int) -> npt.NDArray[np.int64]:

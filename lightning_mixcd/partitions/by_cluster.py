@@ -64,7 +64,7 @@ class ByCluster(Partition):
             raise ValueError(
                 f"`n_bins` ({self.n_bins}) must be at most the pool's size ({ledger.size}). Lower it."
             )
-        kmeans = MiniBatchKMeans(self.n_bins, n_init=3, random_state=self.seed)
+        kmeans = MiniBatchKMeans(self.n_bins, n_init=3, random_state=self.seed % 2**32)
         n_fitted = min(ledger.size, max(FITTED_ROWS, FITTED_ROWS_PER_BIN * self.n_bins))
         fitted = np.sort(permute(np.arange(n_fitted), ledger.size, stream_key(self.seed)))
         kmeans.fit(features[fitted].astype(np.float32))

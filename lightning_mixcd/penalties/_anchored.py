@@ -47,7 +47,7 @@ class Anchored(Penalty):
         for name, importance in importances.items():
             parameter = self.parameters[name].detach()
             self.anchors[name] = parameter.clone()
-            self.importances[name] = importance.to(parameter.dtype)
+            self.importances[name] = importance.to(_wide(parameter).dtype)
 
     @override
     def attach(self, module: nn.Module) -> None:
@@ -87,7 +87,8 @@ class Anchored(Penalty):
 
     def _distances(self, names: Sequence[str]) -> list[Tensor]:
         now: list[Tensor] = [self.parameters[name] for name in names]
-        return list(torch._foreach_sub(now, [self.anchors[name] for name in names]))  # noqa: SLF001
+        distances = torch._foreach_sub(now, [self.anchors[name] for name in names])  # noqa: SLF001
+        return [_wide(distance) for distance in distances]
 
     # Changes the distances.
     def _weighed(self, names: Sequence[str], distances: list[Tensor]) -> list[Tensor]:
@@ -95,6 +96,11 @@ class Anchored(Penalty):
             torch._foreach_mul_(distances, [self.importances[name] for name in names])
         torch._foreach_mul_(distances, [self.strength_of(name) for name in names])
         return distances
+
+
+# Strengths and importances are outside of what float16 can hold.
+def _wide(values: Tensor) -> Tensor:
+    return values.float() if values.dtype == torch.float16 else values
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -39,7 +39,9 @@ class Layer:
         Returns:
             The layer, with moments of zero.
         """
-        base = None if adapters(module) else _weights(module).detach().clone()
+        bias = getattr(module, "bias", None)
+        with_bias = bias is not None and bias.requires_grad
+        base = None if adapters(module) else _weights(module, with_bias=with_bias).detach().clone()
         left, right = _factors(module, base)
         d_in = (left if right is None else right).shape[1]
         return cls(module, base, left.new_zeros(d_in, d_in), left.new_zeros(len(left), len(left)))
@@ -124,9 +126,9 @@ def adapters(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def _weights(module: nn.Module) -> Tensor:
+def _weights(module: nn.Module, *, with_bias: bool) -> Tensor:
     linear = cast("nn.Linear", module)
-    if linear.bias is None or not linear.bias.requires_grad:
+    if not with_bias:
         return linear.weight.float()
     return torch.cat([linear.weight, linear.bias[:, None]], 1).float()
 
@@ -134,7 +136,9 @@ def _weights(module: nn.Module) -> Tensor:
 # The move as a product of two matrices, the second of which may be left out.
 def _factors(module: nn.Module, base: Tensor | None) -> tuple[Tensor, Tensor | None]:
     if base is not None:
-        return _weights(module) - base, None
+        # As at the start, whatever has been frozen since.
+        weight = cast("nn.Linear", module).weight
+        return _weights(module, with_bias=base.shape[1] > weight.shape[1]) - base, None
     ups, downs = zip(*adapters(module), strict=True)
     return torch.cat(ups, 1), torch.cat(downs)
 

@@ -50,7 +50,11 @@ class DER(Penalty):
         if not step.rehearsed:
             return None
         logits, losses = step.logits("rehearsed"), step.losses()
-        # Rows whose target is no class have no loss, and do not count in the module's mean either.
-        finetune, rehearsed = losses[: step.finetune].nanmean(), losses[step.finetune :].nanmean()
-        term = finetune - losses.nanmean() + self.alpha * mse_loss(logits.float(), base_logits(step, logits))
+        finetune, rehearsed = _mean(losses[: step.finetune]), _mean(losses[step.finetune :])
+        term = finetune - _mean(losses) + self.alpha * mse_loss(logits.float(), base_logits(step, logits))
         return term + self.beta * rehearsed if self.beta else term
+
+
+# Rows whose target is no class have no loss, and do not count in the module's mean either.
+def _mean(losses: Tensor) -> Tensor:
+    return losses.nansum() / (~losses.isnan()).sum().clamp(min=1)

@@ -14,6 +14,8 @@ from lightning_mixcd.penalties.base import Penalty, Start, Step
 
 __all__ = ["Distillation"]
 
+LEAST = -1e38
+
 Rows = Literal["finetune", "rehearsed", "both"]
 
 
@@ -94,8 +96,9 @@ class Distillation(Penalty):
                 f"`Distillation` needs logits `(rows, classes)`, got {tuple(student.shape)}. Return one "
                 "vector per row, or use a penalty that reads no logits, such as `L2SP` or `Flow`."
             )
+        # A logit of -inf rules a class out; 0 * (-inf + inf) would be NaN.
         of_teacher, of_student = (
-            log_softmax(logits[:, : self.n_classes].float() / self.temperature, dim=1)
+            log_softmax((logits[:, : self.n_classes].float() / self.temperature).clamp(min=LEAST), dim=1)
             for logits in (teacher, student)
         )
         return kl_div(of_student, of_teacher, log_target=True, reduction="sum")

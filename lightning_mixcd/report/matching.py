@@ -98,7 +98,8 @@ def _drawn_means(runs: Sequence[Runs], seeds: Sequence[int]) -> Floats:
 
 # The least and the most that curves, `(D, K, 2)`, may keep more than what they are compared with, `(D, 2)`.
 def _gains(points: Floats, aim: Floats) -> tuple[Floats, Floats]:
-    points = np.take_along_axis(points, np.argsort(points[..., :1], axis=1), axis=1)
+    order = np.lexsort((points[..., 1], points[..., 0]), axis=1)  # by new, then by prior accuracy
+    points = np.take_along_axis(points, order[..., None], axis=1)
     new, prior = points[..., 0], points[..., 1]
     kept = np.maximum.accumulate(prior[:, ::-1], axis=1)[:, ::-1]
     passed = (aim[:, :1] - new[:, :-1]) / np.maximum(np.diff(new), 1e-12)  # how much of each stretch

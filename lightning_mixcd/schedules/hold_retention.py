@@ -29,7 +29,7 @@ class HoldRetention(AdaptiveSchedule):
 
     Args:
         target: Share to hold, above 0 and below 1.
-        gain: How fast the share of the mix ratio moves, per lesson.
+        gain: How fast the share of the mix ratio moves, per lesson, above 0 and at most 100.
         least: Lowest share, above 0: without rehearsed rows nothing would be seen of the damage.
         most: Highest share, at most 1, which is also the first.
 
@@ -50,7 +50,7 @@ class HoldRetention(AdaptiveSchedule):
         self, target: float = 0.95, *, gain: float = 1.0, least: float = 0.1, most: float = 1.0
     ) -> None:
         check_range("(0, 1)", "The default is 0.95.", target=target)
-        check_range("(0, inf]", "The default is 1.", gain=gain)
+        check_range("(0, 100]", "The default is 1.", gain=gain)
         check_number(least=least, most=most)
         if not 0 < least < most <= 1:
             raise ValueError(

@@ -47,7 +47,7 @@ class MemoryStrategy(BinnedStrategy):
                 "To rehearse the whole pool use `Uniform`."
             )
         bins = np.full(n_pool, NEVER, dtype=np.int8)
-        bins[self.choose(given(ledger), np.random.default_rng(self._seed))] = 0
+        bins[self.choose(given(ledger), np.random.default_rng(self._seed % 2**64))] = 0
         return bins, 1
 
     @override

@@ -175,6 +175,8 @@ class Probing(OrderedStrategy):
 
     def _base(self, index: Array) -> Tensor:
         rows = torch.from_numpy(self._features[index]).float()
+        # One that overflowed must not spoil what is learnt about all.
+        rows = rows.nan_to_num(posinf=LARGEST, neginf=-LARGEST)
         return rows if self._basis is None else rows @ self._basis
 
     @override

@@ -17,6 +17,8 @@ from lightning_mixcd.strategies._probing import Probing
 
 __all__ = ["HeadProbe"]
 
+TINY = 1e-300
+
 
 class HeadProbe(Probing):
     r"""Draw samples by the damage that the current head predicts for them, without any forward of the model.
@@ -36,8 +38,9 @@ class HeadProbe(Probing):
         sharpness: Exponent s of the rate, not negative; 0 is uniform rehearsal.
         uniform_share: Share of each draw that is uniform over the base-correct samples, in [0, 1]. It shows
             the true rate of damage.
-        importance: Exponent in [0, 1] of importance weights on the loss of rehearsed samples: 0 for none, 1
-            for the objective of uniform rehearsal.
+        importance: Exponent in [0, 1] of importance weights on the loss of rehearsed samples, the inverse of
+            how probable it was to draw them: 0 for none, 1 for the objective of uniform rehearsal. Weights of
+            a draw have a mean of 1 in the long run, not in each.
         rank: Directions of the features that drift may depend on, at least 1.
         halflife_steps: Optimizer steps after which what was seen counts half, above 0.
 
@@ -87,7 +90,7 @@ class HeadProbe(Probing):
     def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:
         super().setup(n_pool, ledger, seed=seed)
         # Of each sample as it was drawn last.
-        self._weight = np.ones(n_pool if self.importance else 0, dtype=np.float16)
+        self._weight = np.ones(n_pool if self.importance else 0, dtype=np.float32)
 
     @override
     def select_round(
@@ -96,25 +99,39 @@ class HeadProbe(Probing):
         signal, candidates = given(signal), self.candidates(n_draws, n)
         margins = self.margins(candidates.ravel(), signal).view(candidates.shape)
         bins, parts = margin_bins(margins), torch.from_numpy(self._part[candidates])
-        weights = self._calibration.look_up(signal, bins, parts).double() ** self.sharpness
+        rates = self._calibration.look_up(signal, bins, parts).double()
+        # A rate may be too small for a high power.
+        weights = (rates / rates.amax(dim=1, keepdim=True)).pow(self.sharpness).clamp(min=TINY)
         # Candidates come in random order, so the first ones are uniform draws.
         uniform = torch.arange(candidates.shape[1]) < self.n_uniform(
             n_draws, n, self.uniform_share, generator
         )
-        chosen = choose_weighted(weights.masked_fill(uniform, torch.inf), n, generator=generator)
+        chosen, times = choose_weighted(weights.masked_fill(uniform, torch.inf), n, generator=generator)
         index = torch.from_numpy(candidates).gather(1, chosen)
         self.remember(index, *(known.gather(1, chosen) for known in (margins, bins, uniform)))
         if self.importance:
-            share = (1 - self.uniform_share) * weights / weights.sum(dim=1, keepdim=True)
-            share += self.uniform_share / candidates.shape[1]
-            loss_weight = share.gather(1, chosen) ** -self.importance
-            self._weight[index.numpy()] = (loss_weight / loss_weight.mean(dim=1, keepdim=True)).numpy()
+            by_any, by_weight = _chances(weights, uniform, times, self.uniform_share)
+            chance = by_any.where(uniform, by_weight).gather(1, chosen)
+            # The mean weight of draws like this one.
+            mean = by_any.pow(1 - self.importance).sum(dim=1, keepdim=True) / n
+            self._weight[index.numpy()] = (chance**-self.importance / mean).numpy()
         return index
 
     @override
     def context(self, index: Tensor) -> Mapping[str, Tensor]:
         found = super().context(index)
         if self.importance:
-            weight = self._weight[index.numpy()].astype(np.float32)
-            found = {**found, "weight": torch.from_numpy(weight)}
+            found = {**found, "weight": torch.from_numpy(self._weight[index.numpy()])}
         return found
+
+
+# How probable it is to draw each candidate, and how probable it was if it was drawn by weight.
+def _chances(weights: Tensor, uniform: Tensor, times: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    n, m, k = times.shape[1] - 1, weights.shape[1], uniform.double().sum(dim=1, keepdim=True)
+    earlier, later = (-torch.expm1(-weights * time) for time in (times[:, -2:-1], times[:, -1:]))
+    # In place of a uniform one another would have been, perhaps one of those that were drawn by weight.
+    instead = earlier.lerp(later, (n - k) / (m - k).clamp(min=1))
+    # How many are uniform is chance too. Where none is, what is hardly ever drawn by weight would weigh most.
+    by_chance = n * share / m
+    by_any, by_weight = (by_chance + (1 - by_chance) * chance for chance in (instead, later))
+    return by_any, by_weight

@@ -74,7 +74,8 @@ class PredictedForgetting(OrderedStrategy):
     ) -> None:
         check_counts("The default is 8.", rank=rank)
         check_counts("The default is 5.", candidates_per_row=candidates_per_row)
-        check_range("(0, inf]", "The default is 1.", temperature=temperature, ridge=ridge)
+        check_range("(0, inf]", "The default is 1.", temperature=temperature)
+        check_range("(0, inf)", "The default is 1.", ridge=ridge)
         check_range("(0, inf]", "The default is 100.", halflife_steps=halflife_steps)
         self.column, self.rank, self.candidates_per_row = column, rank, candidates_per_row
         self.needs_columns = (column,)

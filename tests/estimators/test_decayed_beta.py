@@ -80,8 +80,15 @@ def test_low_precision_default_does_not_reach_counts():
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("name", ["halflife_steps", "a", "b"])
-@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
-def test_numbers_out_of_range_are_refused(name, value):
-    with pytest.raises(ValueError, match=rf"`{name}` must be in \(0, inf\], got {value}\. The default is 1"):
+@pytest.mark.parametrize(
+    ("name", "end"), [("halflife_steps", r"\]"), ("a", r"\)"), ("b", r"\)")], ids=["halflife", "a", "b"]
+)
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_numbers_out_of_range_are_refused(name, end, value):
+    if value == math.inf and name == "halflife_steps":
+        assert started(value).halflife_steps == value
+        return
+    with pytest.raises(
+        ValueError, match=rf"`{name}` must be in \(0, inf{end}, got {value}\. The default is 1"
+    ):
         DecayedBeta(**{name: value})

@@ -35,3 +35,10 @@ def test_unknown_base_loss_counts_for_nothing():
         1 / math.e,
         1 / math.e,
     ])
+
+
+@pytest.mark.parametrize("tau", [None, 0.5])
+def test_losses_below_zero_count_as_zero(tau):
+    found = flow_weights(torch.tensor([-3.0, -0.1, 0.5, 1.0, torch.nan]), tau)
+    assert torch.equal(found, flow_weights(torch.tensor([0.0, 0.0, 0.5, 1.0, torch.nan]), tau))
+    assert found[:2].tolist() == [1, 1]

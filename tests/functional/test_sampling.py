@@ -160,16 +160,23 @@ class TestStreamKey:
 def test_weighted_choice_follows_the_law_of_one_after_the_other():
     weights = torch.tensor([1.0, 2.0, 4.0, 0.5], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
-    chosen = choose_weighted(weights.expand(20_000, 4), 2, generator=generator)
+    chosen, times = choose_weighted(weights.expand(20_000, 4), 2, generator=generator)
     for first, second in itertools.permutations(range(4), 2):
         rest = weights.sum() - weights[first]
         expected = float(weights[first] / weights.sum() * weights[second] / rest)
         share = float(((chosen[:, 0] == first) & (chosen[:, 1] == second)).double().mean())
         assert share == pytest.approx(expected, abs=4 * (expected / 20_000) ** 0.5)
+    assert (times.diff(dim=1) > 0).all()
+    chance = -torch.expm1(-weights * times[:, -1:])
+    counted = torch.zeros(20_000, 4, dtype=torch.float64).scatter(1, chosen, 1 / chance.gather(1, chosen))
+    error = counted.std(0) / 20_000**0.5
+    assert ((counted.mean(0) - 1).abs() < 4 * error).all()
 
 
 def test_places_that_must_be_chosen_are():
     weights = torch.ones(50, 6, dtype=torch.float64).masked_fill(torch.arange(6) < 2, torch.inf)
-    chosen = choose_weighted(weights, 3, generator=torch.Generator().manual_seed(0))
+    chosen, _ = choose_weighted(weights, 3, generator=torch.Generator().manual_seed(0))
     assert chosen[:, :2].sort(dim=1).values.tolist() == [[0, 1]] * 50
     assert {*chosen[:, 2].tolist()} == {2, 3, 4, 5}
+    _, times = choose_weighted(weights, 6, generator=torch.Generator())
+    assert times[:, -1].tolist() == [torch.inf] * 50

@@ -45,6 +45,11 @@ def test_any_column_and_seed_will_do():
     assert np.array_equal(a, b)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**70])
+def test_whole_numbers_of_any_size_are_seeds(seed):
+    assert ByCluster(4, seed=seed).bins(ledger(planted()[1])).max() == 3
+
+
 def test_fewer_points_than_clusters_in_the_features_leave_no_empty_bin():
     features = np.repeat([[0.0, 0.0], [9.0, 9.0]], 10, axis=0)
     assert 1 < len(np.unique(ByCluster(5).bins(ledger(features)))) <= 5

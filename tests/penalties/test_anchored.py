@@ -181,7 +181,7 @@ def sums(made, rank, world_size):
 
     def total(tensor):
         given.append(tensor.clone())
-        return tensor
+        return tensor + 1  # of the others
 
     made(seed=7, rank=rank, world_size=world_size, total=total)
     return given
@@ -239,3 +239,20 @@ def test_more_rows_than_the_pool_has_are_refused(kind):
 def test_numbers_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("strength", [1e4, 1e6])
+def test_small_importances_and_great_strengths_fit_into_half_precision(dtype, strength):
+    module, penalty = nn.Linear(50, 50).to(dtype), EWC(strength)
+    penalty.attach(module)
+    penalty.hold({name: torch.full(p.shape, 3e-6) for name, p in module.named_parameters()})
+    with torch.no_grad():
+        module.weight += 2e-3 * torch.randn(50, 50, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = {name: torch.zeros_like(p) for name, p in module.named_parameters()}
+    penalty.change_gradients(found, [], lambda tensor: tensor)
+    move = module.weight.detach().double() - penalty.anchors["weight"].double()
+    pull = strength * 3e-6 * move
+    assert found["weight"].dtype == dtype
+    assert (found["weight"].double() - pull).norm() < 0.01 * pull.norm()
+    assert penalty.metrics()["loss"].item() == pytest.approx(float((pull * move).sum() / 2), rel=0.01)

@@ -90,3 +90,16 @@ def test_bf16_mixed():
 def test_bad_weights_are_refused(name, value):
     with pytest.raises(ValueError, match=rf"`{name}` must be in \[0, inf\), got {value}"):
         DER(**{name: value})
+
+
+def test_batches_without_any_finetune_label_have_a_term():
+    terms = []
+
+    class Watched(DER):
+        def loss(self, step):
+            terms.append(super().loss(step))
+            return terms[-1]
+
+    x, y = finetune().tensors
+    fit([Watched(1.0, beta=0.5)], data=torch.utils.data.TensorDataset(x, torch.full_like(y, -100)))
+    assert torch.stack(terms).isfinite().all()

@@ -187,3 +187,13 @@ def test_tied_weights():
     tied, _ = fit([Distillation(3.0)], module=Tied())
     plain, _ = fit([Distillation(3.0)])
     assert torch.equal(weights(tied), weights(plain))
+
+
+def test_classes_that_both_rule_out_count_for_nothing():
+    logits = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    out = torch.full((2, 6, 1), -torch.inf)
+    teacher, student = torch.cat([logits, out], 2)
+    penalty = Distillation(temperature=0.5)
+    found, expected = penalty._divergence(teacher, student), penalty._divergence(*logits)
+    torch.testing.assert_close(found, expected)
+    assert torch.autograd.grad(found, logits)[0].isfinite().all()

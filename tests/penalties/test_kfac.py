@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 from lightning_mixcd.penalties import KFAC
+from lightning_mixcd.weights import HeadFirst
 from tests.penalties.replay import assert_same, base_net, gradient_of, replay, samples
 from tests.penalties.starting import Knock, begun, fit
 from tests.toys import N_CLASSES, N_FEATURES, N_POOL, Toy, pool
@@ -256,3 +257,40 @@ def test_a_model_without_linear_layers_is_refused():
         child.weight.requires_grad_(False)
     with pytest.raises(ValueError, match="`KFAC` holds linear layers, and none is trained"):
         fit(module, KFAC(n_samples=5))
+
+
+@pytest.mark.parametrize("frozen", ["bias", "weight"])
+def test_what_is_frozen_later_is_still_part_of_the_term(frozen):
+    module = Toy()
+    penalty = begun(KFAC(3.0, n_samples=20), module)
+    Knock().on_train_start(None, module)
+    whole, free = loss_of(penalty), {name: torch.zeros_like(p) for name, p in module.named_parameters()}
+    penalty.change_gradients(free, [], lambda tensor: tensor)
+    getattr(module.net[3], frozen).requires_grad_(False)
+    assert loss_of(penalty) == whole
+    held = {name: torch.zeros_like(p) for name, p in module.named_parameters() if p.requires_grad}
+    penalty.change_gradients(held, [], lambda tensor: tensor)
+    assert len(held) == len(free) - 1
+    assert all(torch.equal(held[name], free[name]) for name in held)
+
+
+def test_head_first_freezes_what_is_held():
+    module = Toy()
+    fit(module, KFAC(1.0, n_samples=20), callbacks=[HeadFirst("net.3", steps=3)])
+    assert not torch.equal(module.net[0].weight, Toy().net[0].weight)
+
+
+class Attending(Toy):
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(6)
+            self.net.insert(1, nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
+
+
+def test_layers_that_are_never_called_are_named():
+    module, penalty = Attending(), KFAC(n_samples=5)
+    with pytest.warns(UserWarning, match=r"leaves \['net\.1\.self_attn\.out_proj'\] free"):
+        begun(penalty, module)
+    assert {"inputs.net.1.linear1", "inputs.net.0"} < penalty.state_dict().keys()
+    assert "inputs.net.1.self_attn.out_proj" not in penalty.state_dict()

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -54,6 +55,13 @@ def test_one_setting_is_no_curve_and_other_seeds_tell_nothing():
 def test_order_of_settings_makes_no_difference():
     curve = [runs((0.9, 0.5)), runs((0.86, 0.65)), runs((0.8, 0.7))]
     assert matched_gain(curve, runs((0.88, 0.4))) == matched_gain(curve[::-1], runs((0.88, 0.4)))
+
+
+@pytest.mark.parametrize("places", list(itertools.permutations(range(3))))
+def test_of_settings_that_learn_as_much_the_one_that_keeps_more_counts(places):
+    curve = [runs((0.5, 0.8)), runs((0.5, 0.6)), runs((0.9, 0.3))]
+    found = matched_gain([curve[place] for place in places], runs((0.7, 0.4)))
+    assert ends(found) == pytest.approx((0.15, 0.15, 0.15))
 
 
 def test_only_seeds_that_all_have_count():

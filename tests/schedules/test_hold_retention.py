@@ -101,7 +101,8 @@ def test_reads_only_what_was_noted_long_ago(late, monkeypatch):
     ("settings", "message"),
     [
         ({"target": 1}, r"`target` must be in \(0, 1\), got 1"),
-        ({"gain": 0}, r"`gain` must be in \(0, inf\], got 0"),
+        ({"gain": 0}, r"`gain` must be in \(0, 100\], got 0"),
+        ({"gain": 1000.0}, r"`gain` must be in \(0, 100\], got 1000"),
         ({"least": 0}, r"0 < least < most <= 1, got 0 and 1\.0\. Without rehearsed rows nothing is seen"),
         ({"least": 0.5, "most": 0.5}, r"0 < least < most <= 1, got 0\.5 and 0\.5"),
         ({"most": 1.5}, r"0 < least < most <= 1, got 0\.1 and 1\.5"),

@@ -61,6 +61,11 @@ def test_sizes_that_cannot_be_are_refused(kind):
 
 
 @pytest.mark.parametrize("kind", MEMORIES)
+def test_seeds_below_zero_will_do(kind):
+    assert len(memory(kind(5), toy_ledgers()["all correct"], seed=-1)) == 5
+
+
+@pytest.mark.parametrize("kind", MEMORIES)
 def test_streams_are_refused(kind):
     with pytest.raises(ValueError, match=rf"`pool` must be map-style for {kind.__name__}, got `Streams`"):
         kind(3).setup_streams(torch.ones(2), seed=0)

@@ -116,7 +116,8 @@ def test_losses_that_are_no_numbers_are_passed_over():
         ({"rank": 0}, r"`rank` must be at least 1, got 0\. The default is 8"),
         ({"candidates_per_row": 0}, r"`candidates_per_row` must be at least 1, got 0\. The default is 5"),
         ({"temperature": 0.0}, r"`temperature` must be in \(0, inf\], got 0\.0"),
-        ({"ridge": -1.0}, r"`ridge` must be in \(0, inf\], got -1\.0"),
+        ({"ridge": -1.0}, r"`ridge` must be in \(0, inf\), got -1\.0"),
+        ({"ridge": float("inf")}, r"`ridge` must be in \(0, inf\), got inf"),
         ({"halflife_steps": float("nan")}, r"`halflife_steps` must be in \(0, inf\], got nan"),
     ],
 )
