@@ -104,6 +104,7 @@ class RehearsalCallback(Callback):
         self._extra_units = 0  # of those, spent on looking at the model
         self._trained_units = 0  # of all processes and runs, spent on training
         self._backwards = 0  # made in the batch that is being trained
+        self._rows = 0  # of that batch
         self._session: Session | None = None
         self._resumed: dict[str, Any] | None = None  # state that waits for the session to begin
         self._live = False  # between `setup` and the end of `fit`
@@ -147,6 +148,8 @@ class RehearsalCallback(Callback):
         if rehearsal_step(pl_module) is None:
             check_alike("finetune data", trainer.train_dataloader, "pool", self._session.pool)
         self._session.start()  # a run that goes on in the middle of an epoch has no `on_train_epoch_start`
+        if self._resumed is not None and self._is_spent():
+            self.exhausted = trainer.should_stop = True
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -157,6 +160,12 @@ class RehearsalCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._session is not None  # noqa: S101 -- made by `setup`
         self._session.stop()
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._rows = n_rows(batch)  # the step may change its batch
 
     @override
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -176,7 +185,7 @@ class RehearsalCallback(Callback):
         session = self._session
         if session is None or not session.begun:
             return
-        rows = session.observe(outputs, batch, rows=0 if batch is None else n_rows(batch))
+        rows = session.observe(outputs, batch, rows=0 if batch is None else self._rows)
         self._count(session, pl_module, rows)
         self._end_if_exhausted(trainer, session)
         if _logs_now(trainer, pl_module, session):
@@ -200,14 +209,17 @@ class RehearsalCallback(Callback):
     def _end_if_exhausted(self, trainer: Trainer, session: Session) -> None:
         if self.max_compute_units is None:
             return
-        units = self._trained_units if self.looks_are_free else self.compute_units
-        spent = units >= self.max_compute_units
+        spent = self._is_spent()
         if session.ranks.size == 1:
             self._spent = spent
         elif session.lesson:  # all processes must end with the same step
             self._spent = trainer.strategy.reduce_boolean_decision(spent, all=False)
         if self._spent and session.stepped:
             self.exhausted = trainer.should_stop = True
+
+    def _is_spent(self) -> bool:
+        units = self._trained_units if self.looks_are_free else self.compute_units
+        return self.max_compute_units is not None and units >= self.max_compute_units
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

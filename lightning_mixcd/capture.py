@@ -243,7 +243,13 @@ class Readout:
             return reading if losses is None else replace(reading, loss=losses)
         if "preds" in given and self.module is None:
             target = self._target(batch, rows)[part]
-            right = sized(given["preds"], rows, "preds", ndim=1)[part] == target
+            guess = sized(given["preds"], rows, "preds", ndim=1)[part]
+            if guess.is_floating_point():
+                raise CaptureError(
+                    f'`outputs["preds"]` must be classes, whole numbers, got {described(guess)}. Return the '
+                    "logits instead, or a bool per row as `correct`."
+                )
+            right = guess == target
             return Reading(right, loss=losses, label=target)
         raise CaptureError(self._silent() if self.module is not None else _unreadable(outputs, self.made_by))
 

@@ -86,7 +86,8 @@ class LedgerCallback(Callback):
     a model that still changed a little afterwards. `record_ledger` is exact and costs a pass. Training that
     ends before its last epoch, for example by early stopping, or in whose last epoch samples are left out or
     have a loss that is not finite, leaves no ledger, and a warning says so. Outputs are also read at the
-    first batch, to say at once if they cannot be. With `fast_dev_run` nothing is recorded.
+    first batch, to say at once if they cannot be. With `fast_dev_run` nothing is recorded. A callback that puts
+    other weights in at the end of training, such as one that averages them, must come first in `callbacks`.
 
     Args:
         path: Folder of the ledger.
@@ -206,6 +207,8 @@ class LedgerCallback(Callback):
         if self._writer is None:
             columns, pool = columns_of(reading, self.keep), fingerprint_pool(self.dataset.dataset)
             self._writer = LedgerWriter(self.path, len(self.dataset), columns=columns, pool=pool, model=None)
+            if trainer.ckpt_path is None:
+                self._writer.forget()  # rows of another training, which was interrupted, are of another model
         try:
             self._writer.write(self._index, **values)
         except ValueError as error:

@@ -16,7 +16,7 @@ from typing_extensions import override
 from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.errors import CaptureError
-from lightning_mixcd.functional.joining import n_rows, take_rows
+from lightning_mixcd.functional.joining import n_rows, take_rows, unshared
 from lightning_mixcd.protocols import ModelLook, Seen, Weights
 from lightning_mixcd.traceless import cuda_states_kept, outputs_of, plain, quiet
 
@@ -144,9 +144,10 @@ class Look(ModelLook):
 
     def _run(self, batch: object, weights: Weights | None) -> object:
         self.forwards += n_rows(batch)
+        shown = unshared(batch)  # the step may change what it is given, and these rows be trained on
         if weights is None:
-            return self._callable(batch)
-        return functional_call(self._callable, self._placed(weights), (batch,), tie_weights=False)
+            return self._callable(shown)
+        return functional_call(self._callable, self._placed(weights), (shown,), tie_weights=False)
 
     # Every place that a tensor has in the model, by name. Left to torch, a submodule with two names would
     # keep the weights that it was lent.
@@ -179,6 +180,12 @@ class Look(ModelLook):
     def _differentiate(
         self, value: Tensor, used: dict[str, Tensor], rows: int, *, keep: bool = False
     ) -> dict[str, Tensor]:
+        if not value.requires_grad:
+            raise CaptureError(
+                "Gradients start from the loss or the logits that `training_step` puts out, which have no "
+                "graph. Return them without `.detach()`, or name the submodule that makes the logits: "
+                "Readout(module=...)."
+            )
         self.backwards += rows
         found = torch.autograd.grad(value, list(used.values()), retain_graph=keep, allow_unused=True)
         return {

@@ -168,6 +168,13 @@ def newest_checkpoint(folder: str | Path) -> Path | None:
         if _is_whole(path):
             return path
         warnings.warn(f"{path} is not whole and is left out; delete it.", stacklevel=2)
+    if not found and (below := next(Path(folder).glob("**/*.ckpt"), None)):
+        warnings.warn(
+            f"There is no checkpoint in {folder}, only below it, as {below}, which may be of another run. "
+            "Give its folder. Where a metric's name has a slash, as in ModelCheckpoint(filename="
+            '"{val/acc}"), auto_insert_metric_name=False keeps checkpoints together.',
+            stacklevel=2,
+        )
     return None
 
 

@@ -97,10 +97,10 @@ class SeparateStep:
         """
         step = rehearsal_step(self._module)
         assert step is not None  # noqa: S101 -- or there would be no `SeparateStep`
+        self.rows = n_rows(self._batch)  # the step may change its batch
         with self.readout.hearing(True), self._training_readout.hearing(False):
             outputs = call_step(step, self._batch, number)
         loss = loss_of(outputs, "rehearsal_step")
-        self.rows = n_rows(self._batch)
         if self._wanted is not None:
             self.reading = self.readout.read(outputs, self._batch, rows=self.rows, keep=True, **self._wanted)
         return loss, outputs, self._batch

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_mixcd.baseline import Baseline
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import CaptureError, check_kept
-from lightning_mixcd.functional.joining import join, n_rows
+from lightning_mixcd.functional.joining import agreed_rows, join, n_rows
 from lightning_mixcd.learner import Learner, Ticket
 from lightning_mixcd.ledger_source import LedgerSource
 from lightning_mixcd.look import Look
@@ -89,7 +89,8 @@ class Session:
         self.step = 0  # optimizer steps so far
         self._batches = 0  # since the last lesson
         self._shares = 0.0  # optimizer steps begun, not ended, under gradient accumulation
-        self._hook: BatchHook | None = None
+        self._hooks: list[BatchHook] = []
+        self._expected = False  # whether Lightning is bringing a batch to the device
 
     def begin(self, *, resumed: bool) -> None:
         """Get ready for the first batch, now that the module is built, converted and on its device.
@@ -161,14 +162,19 @@ class Session:
         Outside of an epoch, what takes the way of a batch is none of training: finders of a batch size or
         learning rate send some, as does a module with an `example_input_array`, or one that is exported.
         """
-        if self._hook is None:
-            self._hook = BatchHook(self.trainer, self.module, self.mix)
+        if not self._hooks:
+            hook = partial(BatchHook, self.trainer, self.module)
+            self._hooks = [hook(self._expect, name="on_before_batch_transfer"), hook(self.mix)]
 
     def stop(self) -> None:
         """Let batches pass, until `start`."""
-        if self._hook is not None:
-            self._hook.undo()
-            self._hook = None
+        while self._hooks:
+            self._hooks.pop().undo()
+
+    # What somebody else has moved to the device does not take this way.
+    def _expect(self, batch: object) -> object:
+        self._expected = True
+        return batch
 
     def mix(self, batch: object) -> object:
         """Append the rows that are due to a finetune batch on the device, or have them ready beside it.
@@ -179,6 +185,9 @@ class Session:
         Returns:
             The batch that the training step will see.
         """
+        if not self._expected:
+            return batch
+        self._expected = False
         self._ticket = self.terms.ticket = None
         self.step = self.trainer.global_step
         self.readout.forget()
@@ -187,6 +196,8 @@ class Session:
         self._supply.mark()
         # Lightning leaves out batches that are None.
         rehearses = self.strategy.rehearses and batch is not None
+        if rehearses and (self.terms.keeps_apart or self._separate is not None):
+            agreed_rows(batch, "finetune batch")  # as joining would find out
         taken = self._supply.take(batch, self.step) if rehearses else None
         if taken is None:
             return batch

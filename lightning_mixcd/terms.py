@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.host_copy import to_device
 from lightning_mixcd.errors import CaptureError, check_kept
-from lightning_mixcd.functional.joining import n_rows
+from lightning_mixcd.functional.joining import n_rows, unshared
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.ledger.columns import Array
 from lightning_mixcd.look import Look, loss_of
@@ -103,7 +103,7 @@ class Terms:
                 "optimization."
             )
         if acts:
-            self._hook = StepHook(self.module, self._add)
+            self._hook = StepHook(self.module, self._add, self._before)
             self.look.bare = self._hook.paused
         for penalty in self.penalties:
             penalty.attach(self.module)
@@ -115,23 +115,27 @@ class Terms:
         if self._hook is not None:
             self._hook.undo()
 
-    def _add(self, outputs: object, batch: object, number: int = 0) -> object:
+    # The step may change its batch.
+    def _before(self, batch: object) -> tuple[int, object]:
+        return n_rows(batch), unshared(batch) if self.needs_look else batch
+
+    def _add(self, noted: tuple[int, object], outputs: object, batch: object, number: int = 0) -> object:
         if outputs is None or not torch.is_grad_enabled():
             return outputs
-        rows, ticket = n_rows(batch), self.ticket or {}
+        (rows, given), ticket = noted, self.ticket or {}
         rehearsed = len(next(iter(ticket.values()))) if ticket else 0
         loss = loss_of(outputs)
         ticket = {name: to_device(values, loss.device) for name, values in ticket.items()}
         seen = self._reader(self.readout, outputs, batch, rows)
         if self.separate is None or not rehearsed:
-            step = Step(outputs, batch, rows, rehearsed, ticket, seen, self.look)
+            step = Step(outputs, given, rows, rehearsed, ticket, seen, self.look)
             loss = self._weighed(step, loss)
         else:
             with self.look.bare():
                 kept, its_outputs, its_batch = self.separate.make(number)
             rehearsed = self.separate.rows  # hooks may make several views of a row
             apart = self._reader(self.separate.readout, its_outputs, its_batch, rehearsed)
-            step = Step(outputs, batch, rows + rehearsed, rehearsed, ticket, seen, self.look, apart)
+            step = Step(outputs, given, rows + rehearsed, rehearsed, ticket, seen, self.look, apart)
             loss = self._put_together(step, loss, kept)
         for penalty in self.penalties:
             term = penalty.loss(step)

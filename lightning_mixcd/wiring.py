@@ -52,7 +52,7 @@ class BatchHook:
         Returns:
             The batch that Lightning goes on with.
         """
-        if self.active and self.trainer.training and not _amid_batch(self.trainer):
+        if self.active and self.trainer.training:
             batch = self.transform(batch)
         return self.inner(batch, dataloader_idx)
 
@@ -74,12 +74,18 @@ class StepHook:
 
     Args:
         pl_module: The module.
-        change: Gets what `training_step` returned, its batch, and the batch's number if the module asks for
-            it; returns what Lightning goes on with.
+        change: Gets what `before` returned, what `training_step` returned, its batch, and the batch's number
+            if the module asks for it; returns what Lightning goes on with.
+        before: Gets the batch before the step, which may change it.
     """
 
-    def __init__(self, pl_module: LightningModule, change: Callable[..., object]) -> None:
-        self.module, self.change = pl_module, change
+    def __init__(
+        self,
+        pl_module: LightningModule,
+        change: Callable[..., object],
+        before: Callable[[object], object] = lambda batch: None,  # noqa: ARG005 -- nothing to remember
+    ) -> None:
+        self.module, self.change, self.before = pl_module, change, before
         self.inner: Callable[..., object] = pl_module.training_step
         self.__wrapped__ = self.inner  # whose signature Lightning reads
         self.was_own = pl_module.__dict__.get("training_step")
@@ -96,8 +102,11 @@ class StepHook:
         Returns:
             What Lightning goes on with.
         """
-        outputs = self.inner(*args, **kwargs)
-        return self.change(outputs, *args, *kwargs.values()) if self.active else outputs
+        if not self.active:
+            return self.inner(*args, **kwargs)
+        given = (*args, *kwargs.values())
+        noted = self.before(given[0])
+        return self.change(noted, self.inner(*args, **kwargs), *given)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _as_it_was, (self.inner,)
@@ -170,12 +179,6 @@ def own_hook(trainer: Trainer, pl_module: LightningModule, name: str) -> Callabl
     while isinstance(hook, BatchHook):
         hook = hook.inner
     return hook
-
-
-# Then another batch takes this way, such as one that `training_step` fetches for itself.
-def _amid_batch(trainer: Trainer) -> bool:
-    progress = trainer.fit_loop.epoch_loop.batch_progress.current
-    return progress.ready > progress.completed
 
 
 # In a copy of the module, or one loaded from a pickle, the method has nothing before or behind it.

@@ -449,6 +449,17 @@ def test_budget_ends_the_run_with_the_step_that_reaches_it():
     assert callback.exhausted
 
 
+def test_run_that_its_budget_ended_makes_no_step_when_it_is_started_again(tmp_path):
+    module, path = Toy(), tmp_path / "end.ckpt"
+    for most, steps in ((100, 3), (100, 3), (100, 3), (140, 4)):
+        callback = RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.5, max_compute_units=most)
+        run = trainer(callback, max_epochs=50)
+        run.fit(module, DataLoader(finetune(), 8), ckpt_path=path if path.exists() else None)
+        run.save_checkpoint(path)
+        assert (run.global_step, callback.compute_units, callback.exhausted) == (steps, 36 * steps, True)
+    assert len(module.seen) == 4
+
+
 def test_budget_does_not_end_amid_an_accumulation():
     callback = RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.5, max_compute_units=100)
     run = trainer(callback, max_epochs=50, accumulate_grad_batches=2)

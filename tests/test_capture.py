@@ -160,6 +160,7 @@ def test_reading_carries_no_graph():
         ({"logits": LOGITS[:, None]}, (X, LABELS), {}, r"C classes, 2 or more, got \(4, 1, 2\)"),
         ({"preds": LOGITS}, (X, LABELS), {}, r"`preds` must be a tensor"),
         ({"preds": LABELS[:2]}, (X, LABELS), {}, r"`preds` must be a tensor"),
+        ({"preds": LOGITS[:, 0]}, (X, LABELS), {}, r"must be classes, whole numbers, got torch\.float32"),
         (
             {"logits": LOGITS},
             {"x": X, "genre": LABELS},

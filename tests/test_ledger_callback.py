@@ -17,7 +17,7 @@ from lightning_mixcd import (
     record_ledger,
 )
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
-from tests.toys import N_POOL, LossOnly, OnBatchEnd, Toy, finetune, pool, trainer
+from tests.toys import N_POOL, LossOnly, OnBatchEnd, Toy, finetune, flat, pool, trainer
 
 
 def pretrain(path, module=None, *others, max_epochs=3, data=None, settings=None, **loader):
@@ -195,6 +195,20 @@ def test_sampler_that_repeats_costs_the_ledger_and_not_the_training(tmp_path):
     with pytest.raises(LedgerError, match=r"is unfinished: \d+ of 60 recorded"):
         Ledger.open(tmp_path / "l")
     assert record_ledger(module, pool(), tmp_path / "other").size == N_POOL
+
+
+def test_rows_of_another_training_do_not_count(tmp_path):
+    data, seen = IndexedDataset(pool()), set()
+    for first in (0, 30, 0, 30):
+        callback, module = LedgerCallback(tmp_path / "l", data), Toy(base=False)
+        loader = data.loader(batch_size=10, sampler=[*range(first, first + 30)] * 2)
+        with pytest.warns(UserWarning, match="must hold all 60 samples of the pool, got 30"):
+            trainer(callback, max_epochs=1).fit(module, loader)
+        seen |= {*flat(module.seen)}
+    assert len(seen) == N_POOL
+    callback, module = LedgerCallback(tmp_path / "l", data), Toy(base=False)
+    trainer(callback, max_epochs=1).fit(module, data.loader(batch_size=10))
+    assert callback.ledger.size == N_POOL
 
 
 def test_loss_that_is_not_finite_costs_the_ledger_and_not_the_training(tmp_path):

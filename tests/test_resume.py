@@ -261,5 +261,10 @@ def test_link_to_a_deleted_checkpoint_is_passed_over(checkpoints):
     assert newest_checkpoint(checkpoints).name == "step=12.ckpt"
 
 
+def test_checkpoints_below_are_named(checkpoints):
+    with pytest.warns(UserWarning, match=r"only below it, as .*\.ckpt, which may be of another run"):
+        assert newest_checkpoint(checkpoints.parent) is None
+
+
 def test_no_checkpoint_yet(tmp_path):
     assert newest_checkpoint(tmp_path / "none") is None

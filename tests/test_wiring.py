@@ -3,7 +3,6 @@
 import copy
 import itertools
 import pickle
-from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -31,8 +30,6 @@ class Stub:
 
     def __init__(self, datamodule=None, *, training=True):
         self.datamodule, self.training = datamodule, training
-        progress = SimpleNamespace(current=SimpleNamespace(ready=0, completed=0))
-        self.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
 
 
 def tagged(tag):
@@ -139,7 +136,7 @@ def test_copy_of_a_hooked_module_is_as_without_hooks(copied):
     module, stub = Hooked(), Stub()
     stub.iterator = (i for i in ())  # which nobody can copy
     BatchHook(stub, module, tagged("ours"))
-    StepHook(module, lambda outputs, *_: None)
+    StepHook(module, lambda noted, outputs, *_: None)
     other = copied(module)
     assert other.on_after_batch_transfer([], 0) == ["module"]
     assert other.training_step.__func__ is Toy.training_step
@@ -152,7 +149,7 @@ def test_module_may_call_its_own_step_by_name():
             return self.training_step(batch=batch, batch_idx=batch_idx)
 
     module, changed = ByName(), []
-    StepHook(module, lambda outputs, *given: changed.append(given) or outputs)
+    StepHook(module, lambda noted, outputs, *given: changed.append(given) or outputs)
     trainer().fit(module, DataLoader(finetune(), 20), DataLoader(finetune(), 40))
     assert len(module.seen) == 2
     assert [len(batch[0]) for batch, _ in changed] == [40, 20, 20, 40]

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
-from lightning_mixcd.data.order import resumable
+from lightning_mixcd.data.order import ResumableOrder, resumable
 from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.errors import check_whole
@@ -96,6 +96,7 @@ class RehearsalDataModule(LightningDataModule):
         self.mix_ratio, self.ledger = mix_ratio, ledger
         self.prior_val = prior_val
         self.order_seed = None if order_seed is None else int(order_seed)
+        self._place: dict[str, int] | None = None  # in the finetune order, of the run that is resumed
         self.in_use = False  # whether a `RehearsalCallback` has taken pool, ledger and mix ratio
         self.prepare_data_per_node = finetune.prepare_data_per_node
         self.allow_zero_length_dataloader_with_multiple_devices = (
@@ -121,6 +122,7 @@ class RehearsalDataModule(LightningDataModule):
         # Not every process prepares data.
         self.finetune.trainer = self.trainer
         self.in_use = False  # callbacks are set up after this
+        self._place = None  # a state is loaded after this
         self.finetune.setup(stage)
 
     @override
@@ -142,7 +144,7 @@ class RehearsalDataModule(LightningDataModule):
         if self.order_seed is None:
             return loader
         assert self.trainer is not None  # noqa: S101 -- Lightning sets it before it asks for loaders
-        return resumable(loader, self.trainer, seed=self.order_seed)
+        return resumable(loader, self.trainer, seed=self.order_seed, place=self._place)
 
     def _both_val_dataloaders(self) -> list[Any]:
         if not is_overridden("val_dataloader", self.finetune):
@@ -154,10 +156,13 @@ class RehearsalDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         # Lightning neither saves nor loads an empty state.
         state = self.finetune.state_dict()
-        return {
-            **({"finetune": state} if state else {}),
-            **({} if self.order_seed is None else {"order_seed": self.order_seed}),
-        }
+        saved: dict[str, Any] = {"finetune": state} if state else {}
+        if self.order_seed is not None:
+            saved["order_seed"] = self.order_seed
+            order = getattr(self.trainer and self.trainer.train_dataloader, "sampler", None)
+            if isinstance(order, ResumableOrder):
+                saved["order"] = order.place()
+        return saved
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -169,5 +174,6 @@ class RehearsalDataModule(LightningDataModule):
                 "rest of an epoch in another order repeats samples and leaves out others. Pass "
                 f"order_seed={begun}."
             )
+        self._place = state_dict.get("order")
         if "finetune" in state_dict:
             self.finetune.load_state_dict(state_dict["finetune"])

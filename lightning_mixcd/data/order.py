@@ -1,6 +1,6 @@
 """A finetune order that resumes exactly."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -46,10 +46,10 @@ class ResumableOrder(DistributedSampler[Any]):
         drop_last: Whether the loader drops a short last batch.
         seed: Seed of all orders.
         shuffle: Whether to shuffle.
+        place: The `place` at which the run that is resumed stood; None if it is not known.
 
-    Attributes:
-        before: Batches that the trainer had finished before those that are counted here.
-        epochs_before: Epochs of earlier orders of the same `fit`, with more or fewer batches.
+    Raises:
+        ValueError: If that run stopped amid an epoch that had another number of batches.
     """
 
     def __init__(
@@ -61,20 +61,21 @@ class ResumableOrder(DistributedSampler[Any]):
         drop_last: bool = False,
         seed: int = 0,
         shuffle: bool = True,
+        place: Mapping[str, int] | None = None,
     ) -> None:
-        n_ranks, rank = shares(trainer)
+        connector: Any = trainer._accelerator_connector  # noqa: SLF001 -- nobody else tells
+        n_ranks, rank = shares(trainer) if connector.use_distributed_sampler else (1, 0)
         super().__init__(dataset, n_ranks, rank, shuffle=shuffle)
         self._trainer, self._batch_size, self._run_seed = trainer, batch_size, seed
         whole, rest = divmod(len(self), batch_size)
         self._n_batches = whole + (rest > 0 and not drop_last)
-        # A trainer that fits a second time goes on counting.
-        self.before = 0 if trainer.ckpt_path is not None else self._finished()
-        self.epochs_before = 0
-        used = getattr(trainer.train_dataloader, "sampler", None)
+        resumed, used = trainer.ckpt_path is not None, getattr(trainer.train_dataloader, "sampler", None)
         if isinstance(used, ResumableOrder):  # the trainer reloads its loader
-            alike = used.batches_per_epoch() == self.batches_per_epoch()
-            self.before = used.before if alike else self._finished()
-            self.epochs_before = used.epochs_before if alike else used.begun()
+            self._since = self._taken_over(used.place(), reloaded=True)
+        elif resumed and place is not None:
+            self._since = self._taken_over(place, reloaded=False)
+        else:  # a trainer that fits a second time goes on counting
+            self._since = {"epoch": 0, "batch": 0, "finished": 0 if resumed else self._finished()}
 
     def _finished(self) -> int:
         progress: Any = self._trainer.fit_loop.epoch_loop.batch_progress
@@ -87,18 +88,37 @@ class ResumableOrder(DistributedSampler[Any]):
         limited = min(self._n_batches, limit) if isinstance(limit, int) else int(self._n_batches * limit)
         return max(limited, 1)
 
-    def begun(self) -> int:
-        """Return how many epochs were begun so far."""
-        # Rounded up.
-        return self.epochs_before - (self.before - self._finished()) // self.batches_per_epoch()
+    def place(self) -> dict[str, int]:
+        """Return where the order stands, for one that is to go on with it.
+
+        Returns:
+            The `epoch`, its next `batch`, of how many `per_epoch`, and how many the trainer has `finished`.
+        """
+        finished, per_epoch = self._finished(), self.batches_per_epoch()
+        # Workers of a resumed run may ask for their first samples before the trainer's count is restored.
+        since = max(0, finished - self._since["finished"])
+        epochs, batch = divmod(self._since["batch"] + since, per_epoch)
+        epoch = self._since["epoch"] + epochs
+        return {"epoch": epoch, "batch": batch, "per_epoch": per_epoch, "finished": finished}
+
+    def _taken_over(self, place: Mapping[str, int], *, reloaded: bool) -> dict[str, int]:
+        before, now = place["per_epoch"], self.batches_per_epoch()
+        if now == before or not place["batch"]:
+            return {**place}
+        if not reloaded:
+            raise ValueError(
+                f"`order_seed` cannot go on amid an epoch of {before} batches per process with one of {now}. "
+                "Resume with the same data, batch size and number of processes, or at the end of an epoch."
+            )
+        return {**place, "epoch": place["epoch"] + 1, "batch": 0}
 
     @override
     def __iter__(self) -> Iterator[Any]:
-        epoch, batches = divmod(self._finished() - self.before, self.batches_per_epoch())
-        epoch += self.epochs_before
+        place = self.place()
+        epoch, taken = place["epoch"], place["batch"] * self._batch_size
         self.set_epoch(stream_key(self._run_seed, epoch) >> 1)
         size = len(self.dataset)  # type: ignore[arg-type]
-        for index in islice(super().__iter__(), batches * self._batch_size, None):
+        for index in islice(super().__iter__(), taken, None):
             yield epoch * size + index
 
 
@@ -123,6 +143,7 @@ class OrderedFetch(Dataset[Any]):
     ) -> None:
         self.dataset = dataset
         self._fetch = SeededFetch(dataset, collate_fn, seed=seed)
+        self.collate_fn = self._fetch.collate_fn
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -139,19 +160,23 @@ class OrderedFetch(Dataset[Any]):
         return self._fetch.__getitems__((places[0], [place % len(self) for place in places]))
 
 
-def resumable(loader: DataLoader[Any], trainer: Trainer, *, seed: int = 0) -> DataLoader[Any]:
+def resumable(
+    loader: DataLoader[Any], trainer: Trainer, *, seed: int = 0, place: Mapping[str, int] | None = None
+) -> DataLoader[Any]:
     """Make the same loader with a `ResumableOrder`.
 
     Args:
         loader: A loader over a map-style dataset, shuffled or in sequence, with a batch size.
         trainer: The trainer that will use it.
         seed: Seed of the order and of random augmentation.
+        place: The `place` of the order in the run that is resumed, if it is known.
 
     Returns:
         The new loader.
 
     Raises:
         TypeError: If the loader is of another kind.
+        ValueError: If the run stopped amid an epoch that had another number of batches.
     """
     if not _is_plain(loader):
         sampler = getattr(loader, "sampler", None)
@@ -169,6 +194,7 @@ def resumable(loader: DataLoader[Any], trainer: Trainer, *, seed: int = 0) -> Da
         drop_last=loader.drop_last,
         seed=seed,
         shuffle=isinstance(loader.sampler, RandomSampler),
+        place=place,
     )
     return DataLoader(
         OrderedFetch(loader.dataset, loader.collate_fn, seed=seed),
@@ -190,6 +216,8 @@ def resumable(loader: DataLoader[Any], trainer: Trainer, *, seed: int = 0) -> Da
 
 def _is_plain(loader: object) -> bool:
     if not isinstance(loader, DataLoader) or loader.batch_size is None:
+        return False
+    if type(loader).__iter__ is not DataLoader.__iter__:
         return False
     sampler = loader.sampler
     if type(sampler) is RandomSampler:

@@ -82,5 +82,5 @@ class SeededFetch(Dataset[Any]):
             rows = torch.tensor(index)
             return [tensor[rows] for tensor in self._tensors]
         fetch = getattr(self.dataset, "__getitems__", None)
-        samples = list(fetch(index)) if fetch else [self.dataset[i] for i in index]
+        samples = fetch(index) if fetch else [self.dataset[i] for i in index]
         return self.collate_fn(samples)

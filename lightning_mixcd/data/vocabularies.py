@@ -14,8 +14,12 @@ def tokenizer_of(source: object) -> Any | None:  # noqa: ANN401 -- of several li
     Returns:
         The tokenizer, or None.
     """
-    tokenizer = getattr(getattr(source, "collate_fn", None), "tokenizer", None)
-    return tokenizer if hasattr(tokenizer, "get_vocab") else None
+    # A loader made by `order_seed` leaves it to its dataset to collate.
+    for collating in (source, getattr(source, "dataset", None)):
+        tokenizer = getattr(getattr(collating, "collate_fn", None), "tokenizer", None)
+        if hasattr(tokenizer, "get_vocab"):
+            return tokenizer
+    return None
 
 
 def check_alike(first: str, one: object, second: str, other: object) -> None:

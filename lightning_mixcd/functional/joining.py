@@ -11,6 +11,7 @@ A list of tensors or structures is read as `default_collate` writes it: one entr
 entry per row.
 """
 
+import copy
 import reprlib
 from collections.abc import Hashable, Iterator, Mapping
 from operator import attrgetter
@@ -23,7 +24,7 @@ from lightning_mixcd.errors import JoinError
 from lightning_mixcd.functional._padding import pad_alike
 from lightning_mixcd.functional._structure import Place, children, is_sequence, rebuild
 
-__all__ = ["join", "n_rows", "pick_rows", "split_rows", "take_rows"]
+__all__ = ["agreed_rows", "join", "n_rows", "pick_rows", "split_rows", "take_rows", "unshared"]
 
 Batch = TypeVar("Batch")
 _Rows = Tensor | list[object] | tuple[object, ...]
@@ -68,6 +69,35 @@ def n_rows(batch: object) -> int:
     return len(_row_leaves(batch, "batch")[0][1]) if plain is None else plain
 
 
+def agreed_rows(batch: object, side: str) -> int:
+    """Count the rows of a batch, and compare all its leaves.
+
+    Args:
+        batch: Any structure described in this module.
+        side: What to call it.
+
+    Returns:
+        Size of dim 0 of each tensor, and length of each list of plain rows.
+
+    Raises:
+        JoinError: If nothing has rows or the leaves disagree about their number.
+    """
+    lengths = [len(leaf) for leaf in _leaves(batch)]
+    if lengths and lengths.count(lengths[0]) == len(lengths):
+        return lengths[0]
+    leaves = _row_leaves(batch, side)
+    first, rows = leaves[0][0], len(leaves[0][1])
+    for place, leaf in leaves:
+        if len(leaf) != rows:
+            msg = (
+                f"All leaves of the {side} must have the same number of rows, got {rows} in {first.path} and "
+                f"{len(leaf)} in {place.path}. Let `collate_fn` stack one entry per sample, and make what "
+                f"is not per sample a single number, string or 0-dim tensor."
+            )
+            raise JoinError(msg)
+    return rows
+
+
 def join(finetune: Batch, pool: object, *, pad_values: Mapping[str, float] | None = None) -> Batch:
     """Append the rows of a pool batch to those of a finetune batch.
 
@@ -106,7 +136,7 @@ def join(finetune: Batch, pool: object, *, pad_values: Mapping[str, float] | Non
     if not joiner.rows or 0 in joiner.rows[0] or joiner.rows.count(joiner.rows[0]) != len(joiner.rows):
         # Find out where; an empty list has no rows to disagree with, until the other side appends some.
         for batch, side in ((finetune, "finetune batch"), (pool, "pool batch"), (joined, "joined batch")):
-            _agreed_rows(batch, side)
+            agreed_rows(batch, side)
     return cast("Batch", joined)
 
 
@@ -130,7 +160,7 @@ def take_rows(batch: Batch, start: int, stop: int) -> Batch:
         >>> take_rows((torch.arange(4), ["a", "b", "c", "d"]), 2, 4)
         (tensor([2, 3]), ['c', 'd'])
     """
-    rows = _agreed_rows(batch, "batch")
+    rows = agreed_rows(batch, "batch")
     if not 0 <= start <= stop <= rows:
         msg = (
             f"`start` and `stop` must satisfy 0 <= start <= stop <= {rows} (the rows of the batch), "
@@ -158,7 +188,7 @@ def split_rows(batch: Batch, size: int) -> list[Batch]:
         >>> split_rows((torch.arange(3), ["a", "b", "c"]), 2)
         [(tensor([0, 1]), ['a', 'b']), (tensor([2]), ['c'])]
     """
-    rows = _agreed_rows(batch, "batch")
+    rows = agreed_rows(batch, "batch")
     return [cast("Batch", _take(batch, slice(start, start + size))) for start in range(0, rows, size)]
 
 
@@ -180,6 +210,31 @@ def pick_rows(batch: Batch, index: Tensor) -> Batch:
         (tensor([3, 0]), ['d', 'a'])
     """
     return cast("Batch", _take(batch, index))
+
+
+def unshared(batch: Batch) -> Batch:
+    """Copy a batch, so that what is done to the copy is not done to it.
+
+    Args:
+        batch: Any structure described in this module.
+
+    Returns:
+        The same with structures and tensors of its own; tensors keep their graph.
+
+    Example:
+        >>> import torch
+        >>> batch = {"x": torch.zeros(2)}
+        >>> unshared(batch)["x"].add_(1)
+        tensor([1., 1.])
+        >>> batch
+        {'x': tensor([0., 0.])}
+    """
+    if isinstance(batch, Tensor):
+        return cast("Batch", batch.clone())
+    parts = children(batch)
+    if parts is not None:
+        return cast("Batch", rebuild(batch, {key: unshared(part) for key, part in parts.items()}))
+    return cast("Batch", copy.copy(batch)) if is_sequence(batch) else batch
 
 
 def _row_leaves(batch: object, side: str) -> list[tuple[Place, _Rows]]:
@@ -212,23 +267,6 @@ def _walk(node: object, place: Place) -> Iterator[tuple[Place, _Rows]]:
             yield from _walk(part, Place(place, node, key))
     elif (isinstance(node, Tensor) and node.ndim) or (is_sequence(node) and node):
         yield place, node
-
-
-def _agreed_rows(batch: object, side: str) -> int:
-    lengths = [len(leaf) for leaf in _leaves(batch)]
-    if lengths and lengths.count(lengths[0]) == len(lengths):
-        return lengths[0]
-    leaves = _row_leaves(batch, side)
-    first, rows = leaves[0][0], len(leaves[0][1])
-    for place, leaf in leaves:
-        if len(leaf) != rows:
-            msg = (
-                f"All leaves of the {side} must have the same number of rows, got {rows} in {first.path} and "
-                f"{len(leaf)} in {place.path}. Let `collate_fn` stack one entry per sample, and make what "
-                f"is not per sample a single number, string or 0-dim tensor."
-            )
-            raise JoinError(msg)
-    return rows
 
 
 def _take(node: object, rows: slice | Tensor) -> object:

@@ -141,6 +141,13 @@ class LedgerWriter:
         if self._n_unflushed > _FLUSH_ROWS or time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
             self.flush()
 
+    def forget(self) -> None:
+        """Take all rows, also those of an interrupted recording, for not written."""
+        self._unfinished().mask[:] = False
+        self._recorded[:] = False
+        self._unflushed.clear()
+        self._n_unflushed = 0
+
     def flush(self) -> None:
         """Bring all rows written so far safely to disk: columns first, then the mask."""
         if self._recording is None or not self._unflushed:

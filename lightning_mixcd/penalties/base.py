@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.ledger.ledger import Ledger
 from lightning_mixcd.protocols import ModelLook, Seen
 
@@ -87,6 +88,7 @@ class Step:
 
         Raises:
             ValueError: If a step put out none, or all are asked for and the two parts are unlike.
+            CaptureError: If they were detached.
         """
         return self._read("logits", "logits", of)
 
@@ -101,6 +103,7 @@ class Step:
 
         Raises:
             ValueError: If a step put out neither losses nor logits.
+            CaptureError: If they were detached.
         """
         return self._read("loss", "losses", of)
 
@@ -130,6 +133,12 @@ def _known(values: Tensor | None, what: str, step: str) -> Tensor:
         raise ValueError(
             f"A penalty needs the {what} of each row, and `{step}` gave none. Return them: "
             f'{{"loss": loss, "{what}": {what}}}, or name the submodule that makes the logits: '
+            "Readout(module=...)."
+        )
+    if not values.requires_grad:
+        raise CaptureError(
+            f"What acts on the {what} of rows must reach the model, but those that `{step}` gave have no "
+            "graph. Return them without `.detach()`, or name the submodule that makes the logits: "
             "Readout(module=...)."
         )
     return values

@@ -1,11 +1,11 @@
 """A spring that is stiff in the directions of weight space that the base model's answers depend on."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -77,9 +77,10 @@ class KFAC(Penalty):
             if n_inputs:
                 self._layers[name] = layer
         if unheard := [*layers.keys() - self._layers.keys()]:
-            rank_zero_warn(
+            warnings.warn(
                 f"`KFAC` leaves {sorted(unheard)} free, whose forward was not called, as that of the "
-                "`out_proj` of an `nn.MultiheadAttention` never is. `EWC` holds parameters of any use."
+                "`out_proj` of an `nn.MultiheadAttention` never is. `EWC` holds parameters of any use.",
+                stacklevel=2,
             )
 
     @override

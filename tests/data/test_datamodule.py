@@ -258,6 +258,82 @@ def test_another_order_is_refused_amid_a_run_only(tmp_path):
     bench.validate(module, datamodule=data, ckpt_path=tmp_path / "4.ckpt", verbose=False)
 
 
+class Part(Finetune):
+    """Of the new task, so many samples."""
+
+    def __init__(self, n, **settings):
+        super().__init__(shuffle=True, **settings)
+        self.n = n
+
+    def train_dataloader(self):
+        return DataLoader(torch.utils.data.Subset(finetune(), range(self.n)), **self.settings)
+
+
+def in_order(data, module=None, **settings):
+    data = data if isinstance(data, RehearsalDataModule) else RehearsalDataModule(data, pool(), order_seed=0)
+    callback, module = RehearsalCallback(NoRehearsal()), module or Toy()
+    ckpt_path, save = settings.pop("ckpt_path", None), settings.pop("save", None)
+    run = trainer(callback, **{"max_epochs": -1, **settings})
+    run.fit(module, datamodule=data, ckpt_path=ckpt_path)
+    if save is not None:
+        run.save_checkpoint(save)
+    return module.seen
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(Part(24), Part(40)), (Part(40), Part(24)), (Part(40), Part(40, batch_size=5)), (Part(40), Part(33))],
+)
+def test_other_data_may_follow_at_the_end_of_an_epoch(first, second, tmp_path):
+    path, n_batches = tmp_path / "a.ckpt", len(first.train_dataloader())
+    in_order(first, max_steps=2 * n_batches, save=path)
+    of_second, steps = len(second.train_dataloader()), 2 * n_batches
+    seen = in_order(second, max_steps=steps + 2 * of_second, ckpt_path=path)
+    epochs = flat(seen[:of_second]), flat(seen[of_second:])
+    assert [sorted(order) for order in epochs] == [[*range(second.n)]] * 2
+    whole = in_order(Part(second.n, batch_size=second.settings["batch_size"]), max_steps=4 * of_second)
+    assert seen == whole[2 * of_second :]
+
+
+def test_other_data_are_refused_amid_an_epoch(tmp_path):
+    path = tmp_path / "a.ckpt"
+    in_order(Part(40), max_steps=7, save=path)
+    with pytest.raises(ValueError, match="amid an epoch of 5 batches per process with one of 8"):
+        in_order(Part(40, batch_size=5), max_steps=20, ckpt_path=path)
+
+
+class Planning(Toy):
+    """Asks for the number of steps, for which Lightning makes the loader before it restores its counts."""
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches
+        return super().configure_optimizers()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("n_steps", [3, 5, 8])
+def test_resumed_order_goes_on_where_the_loader_is_made_early(n_steps, num_workers, tmp_path):
+    path = tmp_path / "a.ckpt"
+    whole = in_order(Part(40), Planning(), max_steps=15)
+    in_order(Part(40, num_workers=num_workers), Planning(), max_steps=n_steps, save=path)
+    rest = in_order(Part(40, num_workers=num_workers), Planning(), max_steps=15, ckpt_path=path)
+    assert rest == whole[n_steps:]
+
+
+@pytest.mark.parametrize("first", [Part(40), Part(24)])
+def test_second_fit_is_resumed_in_its_own_order(first, tmp_path):
+    path, n_batches = tmp_path / "a.ckpt", len(first.train_dataloader())
+    modules = [Toy(), Toy(), Toy()]
+    for n_steps, module in ((10, modules[0]), (3, modules[1])):
+        run = trainer(RehearsalCallback(NoRehearsal()), max_steps=n_batches, max_epochs=-1)
+        run.fit(module, datamodule=RehearsalDataModule(first, pool(), order_seed=0))
+        run.fit_loop.epoch_loop.max_steps = n_batches + n_steps
+        run.fit(module, datamodule=RehearsalDataModule(Part(40), pool(), order_seed=0))
+    run.save_checkpoint(path)
+    whole, begun = (module.seen[n_batches:] for module in modules[:2])
+    assert begun + in_order(Part(40), max_steps=n_batches + 10, ckpt_path=path) == whole
+
+
 @pytest.mark.parametrize("mix_ratio", [0, 17])
 def test_mix_ratio_out_of_range_is_refused(mix_ratio):
     with pytest.raises(ValueError, match="`mix_ratio` must be above 0 and at most 16"):

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -209,12 +210,21 @@ def test_two_ranks_share_an_epoch():
     class Half:
         ckpt_path, train_dataloader, limit_train_batches = None, None, 1.0
 
-        def __init__(self, rank):
+        def __init__(self, rank, *, shared=True):
             self.distributed_sampler_kwargs = {"num_replicas": 2, "rank": rank}
+            self._accelerator_connector = SimpleNamespace(use_distributed_sampler=shared)
             self.fit_loop = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu").fit_loop
 
     parts = [list(ResumableOrder(finetune(), Half(rank), batch_size=4)) for rank in range(2)]
     assert sorted(flat(parts)) == [*range(40)]
+    # With `use_distributed_sampler=False` each rank has data of its own.
+    alone = ResumableOrder(finetune(), Half(1, shared=False), batch_size=4)
+    assert sorted(alone) == [*range(40)]
+
+
+class OfItsOwn(DataLoader):
+    def __iter__(self):
+        return iter([next(super().__iter__())])
 
 
 class Stream(IterableDataset):
@@ -232,6 +242,7 @@ class Stream(IterableDataset):
         DataLoader(finetune(), 4, sampler=RandomSampler(finetune(), num_samples=20)),
         DataLoader(finetune(), 4, sampler=DistributedSampler(finetune(), 2, 0)),
         DataLoader(Stream(), 4),
+        OfItsOwn(finetune(), 4),
         [DataLoader(finetune(), 4)],
         TensorDataset(torch.zeros(4)),
     ],

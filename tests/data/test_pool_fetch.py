@@ -100,6 +100,21 @@ def test_draws_fetched_at_once_are_those_fetched_one_by_one(sample):
         assert repr(fetched.batch) == repr(default_collate([dataset[i] for i in index]))
 
 
+def test_dataset_may_give_a_whole_batch_at_once():
+    class Collated:
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, index):
+            raise AssertionError
+
+        def __getitems__(self, index):
+            return {"x": torch.tensor(index)}
+
+    fetched = fetch(Collated(), [4, 2], collate_fn=lambda batch: batch)
+    assert fetched.batch["x"].tolist() == [4, 2]
+
+
 class Asked(HoledInBatches):
     """Keeps what it was asked for."""
 

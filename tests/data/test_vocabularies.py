@@ -2,10 +2,11 @@
 
 from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import pytest
 from torch.utils.data import DataLoader, default_collate
 
-from lightning_mixcd import Pool, RehearsalCallback, Uniform
+from lightning_mixcd import Pool, RehearsalCallback, RehearsalDataModule, Uniform
 from lightning_mixcd.data.vocabularies import check_alike
 from tests.toys import Toy, finetune, pool, trainer
 
@@ -57,3 +58,13 @@ def test_callback_asks_before_the_first_step(module, numbers):
     else:
         run.fit(model, data)
         assert model.seen
+
+
+def test_loader_of_an_order_of_ours_is_asked_too():
+    class New(pl.LightningDataModule):
+        def train_dataloader(self):
+            return DataLoader(finetune(), 8, collate_fn=Collator(a=0, b=1))
+
+    data = RehearsalDataModule(New(), Pool(pool(), collate_fn=Collator(a=1, b=0)), order_seed=0)
+    with pytest.raises(ValueError, match="must be read by the tokenizer of the finetune data"):
+        trainer(RehearsalCallback(Uniform())).fit(Toy(), datamodule=data)
