@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler, SequentialSampler
 from typing_extensions import override
 
@@ -46,10 +47,8 @@ class ResumableOrder(DistributedSampler[Any]):
         drop_last: Whether the loader drops a short last batch.
         seed: Seed of all orders.
         shuffle: Whether to shuffle.
-        place: The `place` at which the run that is resumed stood; None if it is not known.
-
-    Raises:
-        ValueError: If that run stopped amid an epoch that had another number of batches.
+        place: The `place` at which the run that is resumed stood; None if it is not known. Where that was amid
+            an epoch with another number of batches, the next epoch is begun, with a warning.
     """
 
     def __init__(
@@ -106,9 +105,10 @@ class ResumableOrder(DistributedSampler[Any]):
         if now == before or not place["batch"]:
             return {**place}
         if not reloaded:
-            raise ValueError(
-                f"`order_seed` cannot go on amid an epoch of {before} batches per process with one of {now}. "
-                "Resume with the same data, batch size and number of processes, or at the end of an epoch."
+            rank_zero_warn(
+                f"`order_seed` goes on amid an epoch of {before} batches per process, got one of {now}: the rest "
+                "of the epoch is left out. Resume with the same data, batch size and number of processes, or at "
+                "the end of an epoch, to see every sample."
             )
         return {**place, "epoch": place["epoch"] + 1, "batch": 0}
 
@@ -176,7 +176,6 @@ def resumable(
 
     Raises:
         TypeError: If the loader is of another kind.
-        ValueError: If the run stopped amid an epoch that had another number of batches.
     """
     if not _is_plain(loader):
         sampler = getattr(loader, "sampler", None)

@@ -295,11 +295,12 @@ def test_other_data_may_follow_at_the_end_of_an_epoch(first, second, tmp_path):
     assert seen == whole[2 * of_second :]
 
 
-def test_other_data_are_refused_amid_an_epoch(tmp_path):
+def test_other_data_begin_the_next_epoch_amid_one(tmp_path):
     path = tmp_path / "a.ckpt"
     in_order(Part(40), max_steps=7, save=path)
-    with pytest.raises(ValueError, match="amid an epoch of 5 batches per process with one of 8"):
-        in_order(Part(40, batch_size=5), max_steps=20, ckpt_path=path)
+    with pytest.warns(UserWarning, match="amid an epoch of 5 batches per process, got one of 8: the rest"):
+        seen = in_order(Part(40, batch_size=5), max_steps=7 + 16, ckpt_path=path)
+    assert seen == in_order(Part(40, batch_size=5), max_steps=4 * 8)[16:]
 
 
 class Planning(Toy):
