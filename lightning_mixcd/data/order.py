@@ -47,8 +47,8 @@ class ResumableOrder(DistributedSampler[Any]):
         drop_last: Whether the loader drops a short last batch.
         seed: Seed of all orders.
         shuffle: Whether to shuffle.
-        place: The `place` at which the run that is resumed stood; None if it is not known. Where that was amid
-            an epoch with another number of batches, the next epoch is begun, with a warning.
+        place: The `place` at which the run that is resumed stood; None if it is not known. Where that was
+            amid an epoch with another number of batches, the next one is begun, with a warning.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class ResumableOrder(DistributedSampler[Any]):
             return {**place}
         if not reloaded:
             rank_zero_warn(
-                f"`order_seed` goes on amid an epoch of {before} batches per process, got one of {now}: the rest "
-                "of the epoch is left out. Resume with the same data, batch size and number of processes, or at "
-                "the end of an epoch, to see every sample."
+                f"`order_seed` goes on amid an epoch of {before} batches per process, got one of {now}: the "
+                "rest of it is left out. To see every sample, resume with the same data, batch size and "
+                "number of processes, or at the end of an epoch."
             )
         return {**place, "epoch": place["epoch"] + 1, "batch": 0}
 
