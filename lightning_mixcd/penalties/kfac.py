@@ -25,7 +25,7 @@ class KFAC(Penalty):
     `log p(y|x)` at its outputs, at the base model's weights, from random pool rows x. The Kronecker product
     of the two stands for the Fisher information of the layer: Ritter et al. 2018, arXiv:1805.07810; for
     adapters Chen and Garner 2024, arXiv:2402.12220. Other parameters are free, and so are layers that are
-    frozen at the start, or used without a call of their forward, as those inside `nn.MultiheadAttention`.
+    frozen at the start, or used without a call of their forward, as inside `nn.MultiheadAttention`.
 
     Where a row passes a layer as many vectors, as tokens do, A is the mean over all of them, and G the mean
     over rows of the sum over them.
@@ -70,16 +70,16 @@ class KFAC(Penalty):
             calls = [stack.enter_context(layer.observed()) for layer in layers.values()]
             for _ in gradients_of_rows(start, self.n_samples, of_label, title="Kronecker factors"):
                 pass
-        for (name, layer), numbers in zip(layers.items(), calls, strict=True):
+        for layer, numbers in zip(layers.values(), calls, strict=True):
             n_inputs = start.total(layer.inputs.new_tensor(float(sum(numbers))))
             layer.inputs = start.total(layer.inputs) / n_inputs.clamp(min=1)
             layer.outputs = start.total(layer.outputs) / self.n_samples
-            if n_inputs:
-                self._layers[name] = layer
-        if unheard := [*layers.keys() - self._layers.keys()]:
+        self._layers = layers
+        attends = nn.MultiheadAttention
+        if inside := [name for name, part in start.module.named_modules() if isinstance(part, attends)]:
             warnings.warn(
-                f"`KFAC` leaves {sorted(unheard)} free, whose forward was not called, as that of the "
-                "`out_proj` of an `nn.MultiheadAttention` never is. `EWC` holds parameters of any use.",
+                f"`KFAC` leaves what is inside {inside} free: `nn.MultiheadAttention` does not call its "
+                "layers. `EWC` holds parameters of any use.",
                 stacklevel=2,
             )
 

@@ -290,7 +290,10 @@ class Attending(Toy):
 
 def test_layers_that_are_never_called_are_named():
     module, penalty = Attending(), KFAC(n_samples=5)
-    with pytest.warns(UserWarning, match=r"leaves \['net\.1\.self_attn\.out_proj'\] free"):
+    with pytest.warns(UserWarning, match=r"leaves what is inside \['net\.1\.self_attn'\] free"):
         begun(penalty, module)
     assert {"inputs.net.1.linear1", "inputs.net.0"} < penalty.state_dict().keys()
-    assert "inputs.net.1.self_attn.out_proj" not in penalty.state_dict()
+    before = loss_of(penalty)
+    with torch.no_grad():
+        module.net[1].self_attn.out_proj.weight += 1
+    assert loss_of(penalty) == before == 0
