@@ -50,13 +50,13 @@ def finite_from_0(x):
 # Name, what is made with it, and the range that its docstring promises.
 FLOATS = [
     ("halflife_steps", DecayedBeta, lambda x: x > 0),
-    ("a", lambda x: DecayedBeta(a=x), lambda x: x > 0),
-    ("b", lambda x: DecayedBeta(b=x), lambda x: x > 0),
+    ("a", lambda x: DecayedBeta(a=x), lambda x: 0 < x < math.inf),
+    ("b", lambda x: DecayedBeta(b=x), lambda x: 0 < x < math.inf),
     ("floor", lambda x: MixCD(floor=x), lambda x: 0 <= x <= 1),
     ("wrong_share", lambda x: MixCD(wrong_share=x), lambda x: 0 <= x < 1),
     ("floor", lambda x: LossProportional(floor=x), lambda x: 0 <= x <= 1),
     ("temperature", lambda x: PredictedForgetting(temperature=x), lambda x: x > 0),
-    ("ridge", lambda x: PredictedForgetting(ridge=x), lambda x: x > 0),
+    ("ridge", lambda x: PredictedForgetting(ridge=x), lambda x: 0 < x < math.inf),
     ("halflife_steps", lambda x: PredictedForgetting(halflife_steps=x), lambda x: x > 0),
     ("uniform_share", lambda x: Oracle(uniform_share=x), lambda x: 0 <= x <= 1),
     ("mix_ratio", Ration, lambda x: 0 < x <= 16),
