@@ -1,6 +1,7 @@
 """The base model and its ledger: made once per configuration, then taken from disk."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch.utils.data import Dataset
@@ -15,13 +17,14 @@ from torch.utils.data import Dataset
 from lightning_mixcd.app.conf import make
 from lightning_mixcd.app.run import quiet_trainer, separate_processes
 from lightning_mixcd.data.pool import Pool, as_pool
-from lightning_mixcd.ledger import Ledger
+from lightning_mixcd.ledger import Ledger, fingerprint_pool
+from lightning_mixcd.ledger.pool_fingerprint import pool_difference
 from lightning_mixcd.record import open_if_recorded, record_ledger
-from lightning_mixcd.report.files import replacing
+from lightning_mixcd.report.files import replacing, write_text
 from lightning_mixcd.tasks import Pairing
 from lightning_mixcd.wiring import rehearsal_step
 
-__all__ = ["base_model", "record", "turn"]
+__all__ = ["base_model", "hash_of", "own_folder", "record", "turn"]
 
 # Arguments of the Trainer that say how finetuning goes: base models are shared by runs that differ in them.
 OF_FINETUNING = (
@@ -41,6 +44,16 @@ OF_FINETUNING = (
 # Of the others, those by which base models differ.
 OF_BOTH = ("devices", "num_nodes", "precision")
 
+TOGETHER = (
+    "The base model in `{folder}` must not be made by another run meanwhile, since processes beside this one "
+    "would wait for it in their training. Make it beforehand: `mixcd-record` with the same options."
+)
+OCCUPIED = (
+    "`hydra.run.dir` must be a folder that no other run is writing to, but one is at work in {folder}. Wait "
+    "for it, or give this run another folder; in a sweep, hydra.sweep.subdir='${{hydra.job.num}}' numbers "
+    "them. Loader workers of a run that was killed take some seconds to end."
+)
+
 
 def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, Path]:
     """Train the base model on the prior task and record its ledger, unless that was done before.
@@ -57,22 +70,30 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
         The base model, ready to be finetuned with `model.lr`, and the folder of its ledger, or of `ledger`.
 
     Raises:
+        TypeError: If `base.keep` is no list.
+        ValueError: If the base model that is there was trained on other data.
         LedgerError: If `ledger` is given and is none, or of another pool.
     """
+    if isinstance(config.base.keep, str):
+        raise TypeError(
+            f"`base.keep` must be a list, got {config.base.keep!r}. Take base.keep=[{config.base.keep}]."
+        )
     if config.ledger:
         open_if_recorded(Ledger.open(config.ledger, verify=False), as_pool(pairing.pool))
     before, config = config, _pretraining(config)
     parts = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "model", "base")}
     parts["trainer"] = {name: config.trainer[name] for name in OF_BOTH if name in config.trainer}
-    text = OmegaConf.to_yaml(OmegaConf.create({**parts, "seed": config.seed}), sort_keys=True)
-    folder = Path(config.base_dir) / hashlib.sha256(text.encode()).hexdigest()[:16]
+    name, text = hash_of({**parts, "seed": config.seed})
+    folder = Path(config.base_dir) / name
     folder.mkdir(parents=True, exist_ok=True)
     weights, trainer = folder / "weights.pt", quiet_trainer(config)
     together = separate_processes(trainer) and not weights.exists()
     if together and trainer.global_rank > 0:
         _trained(config, pairing)  # beside the first process, which keeps what comes of it
     # Runs of a sweep that need the same base model wait for the one that makes it; see design note 020.
-    with turn(folder, waits=not together or trainer.global_rank > 0):
+    waits = not together or trainer.global_rank > 0
+    with turn(folder, refusal=None if waits else TOGETHER.format(folder=folder)):
+        _check_data(config, pairing, folder, made=weights.exists())
         if not weights.exists():
             (folder / "config.yaml").write_text(text)
             state = _trained(config, pairing).state_dict()
@@ -90,12 +111,12 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
 
 
 @contextmanager
-def turn(folder: Path, *, waits: bool = True) -> Iterator[None]:
+def turn(folder: Path, *, refusal: str | None = None) -> Iterator[None]:
     """Keep other processes out of a folder.
 
     Args:
         folder: The folder.
-        waits: Whether to wait for another process that is there.
+        refusal: What to say if another process is there; None waits for it.
 
     Yields:
         Nothing.
@@ -103,15 +124,53 @@ def turn(folder: Path, *, waits: bool = True) -> Iterator[None]:
     Raises:
         RuntimeError: If there is one, and it is not to be waited for.
     """
+    lock = FileLock(folder / "lock", timeout=-1 if refusal is None else 0)
     try:
-        with FileLock(folder / "lock", timeout=-1 if waits else 0):
-            yield
+        lock.acquire()
     except Timeout:
-        raise RuntimeError(
-            f"The base model in `{folder}` must not be made by another run meanwhile, since processes beside "
-            "this one would wait for it in their training. Make it beforehand: `mixcd-record` with the same "
-            "options."
-        ) from None
+        raise RuntimeError(refusal) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def own_folder(config: DictConfig) -> Iterator[Path]:
+    """Keep other runs out of the folder of this one, as long as it lasts.
+
+    Args:
+        config: The app's configuration.
+
+    Yields:
+        The folder.
+
+    Raises:
+        RuntimeError: If another run is there.
+    """
+    output = Path(HydraConfig.get().runtime.output_dir)
+    if quiet_trainer(config).global_rank > 0:
+        yield output  # beside the first process, which has the lock
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    with turn(output, refusal=OCCUPIED.format(folder=output)):
+        yield output
+        # One that was kept out has written its own there before it was.
+        if (known := output / ".hydra" / "config.yaml").exists():
+            write_text(known, OmegaConf.to_yaml(config))
+
+
+def hash_of(values: Mapping[str, Any]) -> tuple[str, str]:
+    """Name a configuration by what is in it.
+
+    Args:
+        values: What is in it, resolved.
+
+    Returns:
+        The name, and what it stands for.
+    """
+    text = OmegaConf.to_yaml(OmegaConf.create(dict(values)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16], text
 
 
 def record(
@@ -142,12 +201,33 @@ def record(
 def _pretraining(config: DictConfig) -> DictConfig:
     config = config.copy()
     with open_dict(config):
-        rate = config.base.pop("lr", None)
-        if rate is not None:
-            config.model.lr = rate
-        for name in OF_FINETUNING:
-            config.trainer.pop(name, None)
+        if config.base.get("lr") is not None:
+            config.model.lr = config.base.lr
+        # As long as all is there that these may be interpolated from.
+        for node in (config.data, config.model, config.base):
+            OmegaConf.resolve(node)
+        config.base.pop("lr", None)
+        kept = [name for name in config.trainer if name not in OF_FINETUNING]
+        config.trainer = {name: config.trainer[name] for name in kept}
     return config
+
+
+# Weights are found by options, which say nothing about what is in the files that these name.
+def _check_data(config: DictConfig, pairing: Pairing, folder: Path, *, made: bool) -> None:
+    pool, known = as_pool(pairing.pool), folder / "pool.json"
+    if made and not known.exists():
+        return  # made before there was such a file
+    # The base model learns from all, also where a part is rehearsed; see `configured_pool`.
+    samples: Any = pool.dataset
+    whole = samples if config.pool_size is None else samples.dataset
+    given = fingerprint_pool(whole, unreadable=pool.unreadable)
+    if not made:
+        write_text(known, json.dumps(given))
+    elif difference := pool_difference(json.loads(known.read_text(encoding="utf-8")), given):
+        raise ValueError(
+            f"`data` must hold what the base model in `{folder}` was trained on, got other samples "
+            f"({difference}). Give the files as they were, or delete the folder to train and record anew."
+        )
 
 
 def _trained(config: DictConfig, pairing: Pairing) -> LightningModule:

@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch import LightningDataModule, LightningModule, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_mixcd.app.base import base_model, record, turn
+from lightning_mixcd.app.base import base_model, own_folder, record, turn
 from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.outcome import Outcome
-from lightning_mixcd.app.run import callbacks, check_options, configured_pool, method_name, quiet_trainer
+from lightning_mixcd.app.run import (
+    callbacks,
+    check_options,
+    configured_pool,
+    configured_trainer,
+    method_name,
+    quiet_trainer,
+)
 from lightning_mixcd.data import Pool, RehearsalDataModule, union_pool
 from lightning_mixcd.report.chains import ChainRecord
 from lightning_mixcd.report.files import replacing, write_text
@@ -26,7 +32,7 @@ from lightning_mixcd.report.saving import save_rows
 from lightning_mixcd.resume import newest_checkpoint
 from lightning_mixcd.tasks import Pairing
 
-__all__ = ["run_chain"]
+__all__ = ["chain_base", "run_chain"]
 
 ACCURACY = "val/new/accuracy"
 Tasks = Mapping[str, LightningDataModule]
@@ -59,10 +65,27 @@ def run_chain(config: DictConfig) -> ChainRecord:
         What the chain measured, also written to the run's folder, with the matrix as a table and a picture.
     """
     hush()
-    output = Path(HydraConfig.get().runtime.output_dir)
     check_options(config)
     callbacks(config)  # refuses what cannot be made
-    _check(config, output)
+    _check(config)
+    with own_folder(config) as output:
+        _check_same(config, output)
+        return _run(config, output)
+
+
+def chain_base(config: DictConfig) -> Path:
+    """Train the base model of a chain on its first task and record its ledger, unless that was done before.
+
+    Args:
+        config: The app's configuration.
+
+    Returns:
+        The folder of the ledger.
+    """
+    return _base(config, _tasks(config))[1]
+
+
+def _run(config: DictConfig, output: Path) -> ChainRecord:
     tasks = _tasks(config)
     _pool(config, tasks, len(tasks) - 1)  # refuses tasks whose samples cannot share a batch
     names = [*tasks]
@@ -89,13 +112,16 @@ def run_chain(config: DictConfig) -> ChainRecord:
     return record
 
 
-def _check(config: DictConfig, output: Path) -> None:
+def _check(config: DictConfig) -> None:
     given = [name for name in ("wise_ft", "ckpt_path", "ledger") if config[name]]
     if given:
         raise ValueError(
             f"`wise_ft`, `ckpt_path` and `ledger` must be empty for a chain, got {given}. A chain records "
             "its own ledgers, and resumes by itself in its folder, `hydra.run.dir`."
         )
+
+
+def _check_same(config: DictConfig, output: Path) -> None:
     text = OmegaConf.to_yaml(config, resolve=True)
     known = output / "config.yaml"
     if known.exists() and (begun := known.read_text(encoding="utf-8")) != text:
@@ -189,7 +215,7 @@ def _fit(
     if (log := folder / "logs").exists():
         log.rename(folder / f"logs_{len([*folder.glob('logs_*')])}")
     logger = make(config.logger, save_dir=str(folder))
-    trainer: Trainer = make(config.trainer, logger=logger, callbacks=[rehearsal, *others, outcome])
+    trainer = configured_trainer(config, logger=logger, callbacks=[rehearsal, *others, outcome])
     data = RehearsalDataModule(task, pool, mix_ratio=config.mix_ratio, ledger=ledger, order_seed=config.seed)
     seed_everything(config.seed, workers=True, verbose=False)
     start = time.perf_counter()

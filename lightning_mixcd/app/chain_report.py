@@ -8,7 +8,7 @@ from rich.console import Console
 from lightning_mixcd.app.tables import print_table
 from lightning_mixcd.report.chains import SCORES, ChainRow, compare_chains, read_chains
 from lightning_mixcd.report.columns import markdown
-from lightning_mixcd.report.files import replacing, write_text
+from lightning_mixcd.report.files import files_named, replacing, write_text
 from lightning_mixcd.report.intervals import in_columns
 from lightning_mixcd.report.matrix import plot_matrices
 from lightning_mixcd.report.picture import Value
@@ -45,7 +45,7 @@ def report_chains(folder: Path, *, reference: str, only: str | None, console: Co
     title = f"{' > '.join(tasks)}: scores and differences to {reference} in %, with 95 % CI"
     print_table(console, title, columns)
     notes = notes_on(folder, names, wanted, reference)
-    if single := sorted(path.parent for path in folder.rglob(FILE)):
+    if single := [path.parent for path in files_named(folder, FILE)]:
         notes.append(f"Beside the chains, in no table: {len(single)} other runs, such as {single[0]}.")
     for note in notes:
         console.print(note, style="yellow", soft_wrap=True, markup=False)

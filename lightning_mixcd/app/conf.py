@@ -5,10 +5,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-__all__ = ["conf_dir", "hush", "make"]
+__all__ = ["conf_dir", "hush", "make", "refuse_hidden"]
 
 
 def conf_dir() -> str:
@@ -16,6 +17,26 @@ def conf_dir() -> str:
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return str(inside if inside.is_dir() else package.parent / "conf")
+
+
+def refuse_hidden() -> None:
+    """Refuse configurations of the user's that Hydra does not read, because ours have their names.
+
+    Raises:
+        ValueError: If there is one that says something else than ours.
+    """
+    ours = Path(conf_dir())
+    theirs = [
+        Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"
+    ]
+    for path in sorted(ours.rglob("*.yaml")):
+        for folder in theirs:
+            file = folder / path.relative_to(ours)
+            if file.is_file() and file.read_bytes() != path.read_bytes():
+                raise ValueError(
+                    f"Configurations of yours must have names of their own, got {file}, in whose place Hydra "
+                    "reads ours. Rename it, and choose it by that name."
+                )
 
 
 def hush() -> None:

@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_mixcd.adapters import Adapter
-from lightning_mixcd.app.base import base_model
+from lightning_mixcd.app.base import base_model, hash_of, own_folder
 from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.outcome import Outcome
-from lightning_mixcd.app.run import callbacks, check_options, configured_pairing, method_name, quiet_trainer
+from lightning_mixcd.app.run import (
+    callbacks,
+    check_options,
+    configured_pairing,
+    configured_trainer,
+    method_name,
+    quiet_trainer,
+    wise_ft_folder,
+)
+from lightning_mixcd.callback import RehearsalCallback
 from lightning_mixcd.data import RehearsalDataModule
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.records import FILE, METRICS, Record, damaged_share
@@ -44,23 +53,31 @@ def train(config: DictConfig) -> Record:
     if config.ledger:
         Ledger.open(config.ledger)  # refuses what is none, where `fit` would record one
     rehearsal, others = callbacks(config)
+    with own_folder(config) as output:
+        return _train(config, rehearsal, others, name=name, output=output)
+
+
+def _train(
+    config: DictConfig, rehearsal: RehearsalCallback, others: list[Callback], *, name: str, output: Path
+) -> Record:
     pairing = configured_pairing(config)
     module, ledger = base_model(config, pairing)
     outcome = Outcome(rehearsal, measures=[PRIOR, NEW])
     hooks = [rehearsal, *others, outcome]
-    trainer: Trainer = make(config.trainer, logger=make(config.logger), callbacks=hooks)
+    trainer = configured_trainer(config, logger=make(config.logger), callbacks=hooks)
     data = _data(config, pairing, ledger)
     base = copy.deepcopy(module.state_dict()) if config.wise_ft else {}
-    output = Path(HydraConfig.get().runtime.output_dir)
-    # Of an earlier run in this folder, whose log Lightning deletes.
-    for known in [output / FILE, *output.glob(f"wise_ft_*/{FILE}")]:
+    # Of an earlier run in this folder; its log is not always one that Lightning deletes.
+    for known in [output / FILE, output / METRICS, *output.glob(f"wise_ft_*/{FILE}")]:
         known.unlink(missing_ok=True)
+    before = _checkpoints(output)
     seed_everything(config.seed, workers=True, verbose=False)
     start = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
     seconds = time.perf_counter() - start
     outcome.collect(trainer)
-    share = damaged_share(output / METRICS) if trainer.is_global_zero else None
+    whole = config.ckpt_path is None  # else time and log are of what was left to do
+    share = damaged_share(output / METRICS) if whole and trainer.is_global_zero else None
     if not outcome.measured:
         trainer.validate(module, datamodule=data, verbose=False)
     record = Record(
@@ -71,12 +88,14 @@ def train(config: DictConfig) -> Record:
         prior_accuracy=float(trainer.callback_metrics[PRIOR]),
         new_accuracy=float(trainer.callback_metrics[NEW]),
         compute_units=outcome.compute_units,
-        seconds=seconds,
+        seconds=seconds if whole else None,
         damaged_share=share,
         steps=outcome.steps,
         exhausted=outcome.exhausted,
         rehearsal_weight=config.rehearsal_weight,
         penalties=tuple(config.penalty),
+        data_hash=_data_hash(config),
+        checkpoints=tuple(sorted(name for name, _ in _checkpoints(output) - before)),
         **_parameters(module, others),
     )
     keep(record, output)
@@ -85,7 +104,7 @@ def train(config: DictConfig) -> Record:
         curve = wise_ft_curve(quiet_trainer(config), module, base, data=data, alphas=alphas)
         for alpha, found in curve.items():
             point = replace(record, alpha=alpha, prior_accuracy=found[PRIOR], new_accuracy=found[NEW])
-            keep(point, output / f"wise_ft_{alpha:g}")
+            keep(point, output / wise_ft_folder(alpha))
     return record
 
 
@@ -98,6 +117,19 @@ def _data(config: DictConfig, pairing: Pairing, ledger: Path) -> RehearsalDataMo
         prior_val=pairing.prior_val,
         order_seed=config.seed,
     )
+
+
+# With the time of the last change.
+def _checkpoints(output: Path) -> set[tuple[str, int]]:
+    found = [path for path in output.rglob("*.ckpt") if path.exists()]  # no links to what was deleted
+    return {(path.relative_to(output).as_posix(), path.stat().st_mtime_ns) for path in found}
+
+
+# The same for all seeds, in which runs that are compared may differ.
+def _data_hash(config: DictConfig) -> str:
+    config = config.copy()
+    config.seed = 0
+    return hash_of({"data": OmegaConf.to_container(config.data, resolve=True)})[0]
 
 
 def _parameters(module: LightningModule, callbacks: list[Callback]) -> dict[str, Any]:

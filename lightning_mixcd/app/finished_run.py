@@ -1,5 +1,6 @@
 """What a finished run of `mixcd-train` was made of, for looking at it again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def load_run(folder: Path) -> FinishedRun:
     """
     config = _config(folder)
     record = read_records(folder)[folder]
-    checkpoint = torch.load(path := _checkpoint(folder), map_location="cpu", weights_only=True)
+    path = _checkpoint(folder, record.checkpoints)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if checkpoint["global_step"] != record.steps:
         raise ValueError(
             f"`run` must have left the weights of its end, after {record.steps} steps, but {path} is of step "
@@ -100,13 +102,18 @@ def _config(folder: Path) -> DictConfig:
     return config
 
 
-def _checkpoint(folder: Path) -> Path:
+def _checkpoint(folder: Path, left: Sequence[str] | None) -> Path:
     folders = sorted({path.parent for path in folder.rglob("*.ckpt")})
     found = newest_checkpoint(folders[0]) if len(folders) == 1 else None
     if found is None or not found.is_file():
         raise ValueError(
             f"`run` must have left the finetuned weights in one checkpoint, got {list(map(str, folders))} in "
             f"{folder}. Train with `trainer.enable_checkpointing=true`, which experiments turn off."
+        )
+    if left is not None and found.relative_to(folder).as_posix() not in left:
+        raise ValueError(
+            f"`run` must have left the finetuned weights itself, but {found} is of an earlier run in this "
+            "folder. Train with `trainer.enable_checkpointing=true`, which experiments turn off."
         )
     return found
 

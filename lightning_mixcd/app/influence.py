@@ -10,7 +10,7 @@ import numpy.typing as npt
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lightning_mixcd.app.conf import conf_dir, hush, make
+from lightning_mixcd.app.conf import conf_dir, hush, make, refuse_hidden
 from lightning_mixcd.app.finished_run import FinishedRun, load_run
 from lightning_mixcd.app.queries import Answer, Query, choose_queries, kind_of_queries
 from lightning_mixcd.app.shown import shown
@@ -148,6 +148,7 @@ def main(config: DictConfig) -> None:
     Args:
         config: The command's configuration.
     """
+    refuse_hidden()
     hush()
     output = Path(HydraConfig.get().runtime.output_dir)
     _print(explain(config, output)[0], output)

@@ -1,7 +1,9 @@
 """What every run of the app is made of."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from hydra.types import RunMode
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, open_dict
 from torch.utils.data import Dataset, Subset
 
 from lightning_mixcd.app.conf import make
@@ -31,9 +33,11 @@ __all__ = [
     "check_options",
     "configured_pairing",
     "configured_pool",
+    "configured_trainer",
     "method_name",
     "quiet_trainer",
     "separate_processes",
+    "wise_ft_folder",
 ]
 
 
@@ -44,18 +48,14 @@ def check_options(config: DictConfig) -> None:
         config: The app's configuration.
 
     Raises:
-        TypeError: If `wise_ft` is no list.
+        TypeError: If `wise_ft` is no list of numbers.
         ValueError: If `mix_ratio`, `wise_ft` or the trainer's `limit_val_batches` is out of range, the
-            trainer has a logger of its own, or every run of a sweep would start processes of its own.
+            trainer has a logger of its own, every run of a sweep would start processes of its own, or the
+            run's folder would be elsewhere than its name says.
     """
     Ration(config.mix_ratio)
-    if not isinstance(config.wise_ft, Sequence):
-        raise TypeError(f"`wise_ft` must be a list, got {config.wise_ft!r}. Take for example wise_ft=[0.5].")
-    if outside := [alpha for alpha in config.wise_ft if not 0 <= alpha <= 1]:
-        raise ValueError(
-            f"`wise_ft` must be points in [0, 1], from the base to the finetuned model, got {outside}. Take "
-            "for example wise_ft=[0,0.5]."
-        )
+    _check_wise_ft(config.wise_ft)
+    _check_folder()
     if config.trainer.get("limit_val_batches") == 0:
         raise ValueError(
             "`trainer.limit_val_batches` must not be 0, since a run is measured at its end. Take "
@@ -72,6 +72,48 @@ def check_options(config: DictConfig) -> None:
             "`trainer.strategy` must be ddp_spawn or ddp_fork in a sweep over several devices, got "
             f"{config.trainer.get('strategy', 'auto')}: Lightning would start the whole sweep again for each "
             "device. Or leave it to Slurm to start processes: hydra/launcher=slurm."
+        )
+
+
+def wise_ft_folder(alpha: float) -> str:
+    """Return the name of the folder of a point between base and finetuned weights.
+
+    Args:
+        alpha: The point.
+
+    Returns:
+        The name.
+    """
+    return f"wise_ft_{alpha:g}"
+
+
+def _check_wise_ft(points: Any) -> None:  # noqa: ANN401 -- refuses what is no list
+    known = isinstance(points, ListConfig)
+    if not known or any(isinstance(alpha, bool) or not isinstance(alpha, int | float) for alpha in points):
+        raise TypeError(
+            f"`wise_ft` must be a list of numbers, got {points!r}. Take for example wise_ft=[0.5]."
+        )
+    if outside := [alpha for alpha in points if not 0 <= alpha <= 1]:
+        raise ValueError(
+            f"`wise_ft` must be points in [0, 1], from the base to the finetuned model, got {outside}. Take "
+            "for example wise_ft=[0,0.5]."
+        )
+    folders = Counter(map(wise_ft_folder, points))
+    if same := [name for name, n in folders.items() if n > 1]:
+        raise ValueError(
+            f"`wise_ft` must be points that differ in six digits, got {points} with several for {same}. "
+            "Leave all but one of these out."
+        )
+
+
+# `..` in the value of an override is one in the path that is named after it.
+def _check_folder() -> None:
+    hydra = HydraConfig.get()
+    swept, name = hydra.mode == RunMode.MULTIRUN, hydra.job.override_dirname
+    if ".." in Path(name).parts and name in (hydra.sweep.subdir if swept else hydra.run.dir):
+        raise ValueError(
+            f"`hydra.{'sweep.subdir' if swept else 'run.dir'}` must be without `..`, got {name}, by which "
+            f"the run's folder is {hydra.runtime.output_dir}. Give paths in options as absolute ones."
         )
 
 
@@ -124,7 +166,8 @@ def callbacks(config: DictConfig) -> tuple[RehearsalCallback, list[Callback]]:
     # An average of the weights is one of the adapted module.
     others: list[Callback] = [*make(config.adapter).values(), *make(config.weights).values(), ExactResume()]
     own = make(config.trainer.get("callbacks")) or []
-    others += own if isinstance(own, list) else [own]
+    own = [*own.values()] if isinstance(own, dict) else own if isinstance(own, list) else [own]
+    others += [callback for callback in own if callback is not None]
     if config.true_rates_every and isinstance(strategy, MixCD):
         others.append(TrueRates(rehearsal, config.true_rates_every))
     if config.trainer.enable_progress_bar:
@@ -202,6 +245,23 @@ def _starts_processes(trainer: Trainer) -> bool:
     return separate_processes(trainer) and not environment.creates_processes_externally
 
 
+def configured_trainer(config: DictConfig, **given: object) -> Trainer:
+    """Make a trainer.
+
+    Args:
+        config: The app's configuration.
+        **given: Arguments that it does not hold, `callbacks` among them.
+
+    Returns:
+        The trainer.
+    """
+    config = config.copy()
+    with open_dict(config):
+        config.trainer.pop("callbacks", None)  # Hydra could not put a list in the place of a mapping
+    trainer: Trainer = make(config.trainer, **given)
+    return trainer
+
+
 def quiet_trainer(config: DictConfig) -> Trainer:
     """Make a trainer that measures, and leaves nothing behind.
 
@@ -211,7 +271,4 @@ def quiet_trainer(config: DictConfig) -> Trainer:
     Returns:
         The trainer.
     """
-    trainer: Trainer = make(
-        config.trainer, callbacks=None, logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
-    return trainer
+    return configured_trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)

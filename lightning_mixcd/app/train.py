@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from lightning_mixcd.app.conf import conf_dir
+from lightning_mixcd.app.conf import conf_dir, refuse_hidden
 from lightning_mixcd.app.methods import offer_methods
 
 __all__ = ["main"]
@@ -21,6 +21,7 @@ def main(config: DictConfig) -> float:
     Returns:
         Mean accuracy over prior and new task, or over those of the chain, at the end.
     """
+    refuse_hidden()
     # These take seconds to import, and Hydra tells a typo in the arguments before.
     from lightning_mixcd.app.chain import run_chain
     from lightning_mixcd.app.finetune import train

@@ -20,8 +20,8 @@ class DecayedBeta(Estimator):
 
     Args:
         halflife_steps: Optimizer steps after which an observation counts half, above 0; `inf` never fades.
-        a: Prior pseudo-count of damaged samples, above 0.
-        b: Prior pseudo-count of undamaged samples, above 0.
+        a: Prior pseudo-count of damaged samples, above 0 and finite.
+        b: Prior pseudo-count of undamaged samples, above 0 and finite.
 
     Raises:
         ValueError: If an argument is out of range.

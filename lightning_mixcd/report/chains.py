@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from lightning_mixcd.functional import task_matrix
-from lightning_mixcd.report.files import write_text
+from lightning_mixcd.report.files import files_named, write_text
 from lightning_mixcd.report.intervals import Interval, t_interval
 from lightning_mixcd.report.records import Setting
 
@@ -123,12 +123,12 @@ def read_chains(folder: Path) -> list[ChainRecord]:
     """
     found: dict[object, Path] = {}
     records: list[ChainRecord] = []
-    for path in sorted(folder.rglob(FILE)):
+    for path in files_named(folder, FILE):
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8"))
             values.pop("scores")
             record = ChainRecord(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{path} must be a record of a chain as this release writes it, got {error!r}. Remove it, or "
                 "run again."

@@ -55,6 +55,7 @@ def read_configs(sweep: Sweep) -> Configs:
             f"Runs of different tasks cannot be compared: they differ in {', '.join(data)}. Report on each "
             "by itself."
         )
+    _check_data(sweep)
     notes = [
         f"Runs of {sweep.label(group)} differ in {', '.join(inside)}."
         for group, found in read.items()
@@ -72,6 +73,18 @@ def read_configs(sweep: Sweep) -> Configs:
         for group, flat in first.items()
     }
     return Configs(_yaml(shared), own, notes)
+
+
+# Options may come from elsewhere, as by `${data_dir}`: the files that Hydra wrote are the same then.
+def _check_data(sweep: Sweep) -> None:
+    known = {record.data_hash: run for run, record in sweep.records.items() if record.data_hash is not None}
+    if len(known) > 1:
+        runs = " and ".join(map(str, sorted(known.values())[:2]))
+        raise ValueError(
+            "Runs of different tasks cannot be compared: their options below `data` are written alike but "
+            f"came to different values, as from `data_dir` or the environment, in {runs}. Report on each by "
+            "itself."
+        )
 
 
 def _read(run: Path) -> Flat | None:

@@ -1,10 +1,11 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and where they are."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing", "write_text"]
+__all__ = ["files_named", "replacing", "write_text"]
 
 
 @contextmanager
@@ -40,3 +41,25 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def files_named(folder: Path, name: str) -> list[Path]:
+    """Find all files of a name below a folder, also in folders that links lead to.
+
+    Args:
+        folder: The folder.
+        name: The name; a folder that has it is returned too.
+
+    Returns:
+        Their paths, in order; of folders that several ways lead to, one.
+    """
+    found, seen = [], set[str]()
+    for at, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(at)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort(key=lambda below: ((Path(at) / below).is_symlink(), below))
+        if name in files or name in folders:
+            found.append(Path(at, name))
+    return sorted(found)

@@ -4,16 +4,28 @@ import csv
 import json
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from lightning_mixcd.report.files import write_text
+from lightning_mixcd.report.files import files_named, write_text
 
 __all__ = ["Record", "Setting", "damaged_share", "incomplete_runs", "read_logged", "read_records"]
 
 FILE = "result.json"
 METRICS = Path("logs", "metrics.csv")  # as `conf/logger/csv.yaml` has it
+NUMBERS = (
+    "mix_ratio",
+    "seed",
+    "prior_accuracy",
+    "new_accuracy",
+    "compute_units",
+    "steps",
+    "rehearsal_weight",
+    "alpha",
+)
+MAYBE_NUMBERS = ("seconds", "damaged_share", "trainable_parameters", "active_parameters")
 
 
 class Setting(NamedTuple):
@@ -47,8 +59,9 @@ class Record:
         prior_accuracy: On the prior task's validation set, in [0, 1].
         new_accuracy: On the new task's validation set, in [0, 1].
         compute_units: Sample-forwards + 2 x sample-backwards, ledger and extra passes included.
-        seconds: Wall-clock time of `fit`.
-        damaged_share: Share of the rehearsed samples that were damaged, over the run; None if not logged.
+        seconds: Wall-clock time of `fit`; None of a run that went on from a checkpoint.
+        damaged_share: Share of the rehearsed samples that were damaged, over the run; None if not logged, and
+            of a run that went on from a checkpoint.
         steps: Optimizer steps made.
         exhausted: Whether the run was ended because its compute units were spent.
         rehearsal_weight: Weight of a rehearsed sample in the loss.
@@ -57,6 +70,9 @@ class Record:
         trainable_parameters: How many numbers were trained; None if not counted.
         active_parameters: How many of these acted on the outputs at the end.
         active_blocks: Names of the layers that a selective adapter left adapted.
+        data_hash: Stands for all options of the data but the seed, as they came to; None in records of
+            earlier releases.
+        checkpoints: Those that the run left below its folder; None in records of earlier releases.
 
     Example:
         >>> Record("mixcd", 0.25, 0, "digits", 0.91, 0.88, 12000, 3.5).name
@@ -70,7 +86,7 @@ class Record:
     prior_accuracy: float
     new_accuracy: float
     compute_units: int
-    seconds: float
+    seconds: float | None
     damaged_share: float | None = None
     steps: int = 0
     exhausted: bool = False
@@ -80,6 +96,8 @@ class Record:
     trainable_parameters: int | None = None
     active_parameters: int | None = None
     active_blocks: tuple[str, ...] = ()
+    data_hash: str | None = None
+    checkpoints: tuple[str, ...] | None = None
 
     @property
     def setting(self) -> Setting:
@@ -111,15 +129,10 @@ def read_records(folder: str | Path) -> dict[Path, Record]:
     """
     found: dict[Path, Record] = {}
     seen: dict[tuple[str, str, Setting, int], Path] = {}
-    for path in sorted(Path(folder).rglob(FILE)):
+    for path in files_named(Path(folder), FILE):
         try:
-            values = json.loads(path.read_text())
-            values["penalties"] = tuple(values["penalties"])
-            values["active_blocks"] = tuple(values.get("active_blocks", ()))
-            record = Record(**{
-                field.name: values[field.name] for field in fields(Record) if field.name in values
-            })
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            record = _record(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a run's record ({error!r}). Delete it or run again.") from error
         key = (record.data, record.name, record.setting, record.seed)
         if key in seen:
@@ -138,6 +151,23 @@ def read_records(folder: str | Path) -> dict[Path, Record]:
     return found
 
 
+def _record(values: Mapping[str, Any]) -> Record:
+    known = {field.name: values[field.name] for field in fields(Record) if field.name in values}
+    for name in ("penalties", "active_blocks", "checkpoints"):
+        if known.get(name) is not None:
+            known[name] = tuple(known[name])
+    record = Record(**known)
+    for name in (*NUMBERS, *MAYBE_NUMBERS):
+        value = getattr(record, name)
+        if value is None and name in MAYBE_NUMBERS:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"`{name}` must be a number, got {value!r}")
+    if record.seconds is not None and not record.seconds > 0:
+        raise ValueError(f"`seconds` must be above 0, got {record.seconds!r}")
+    return record
+
+
 def incomplete_runs(folder: Path) -> list[Path]:
     """Find the runs that were begun and have left no record: running still, killed, or failed.
 
@@ -147,8 +177,9 @@ def incomplete_runs(folder: Path) -> list[Path]:
     Returns:
         The folders of these runs, in order.
     """
-    ended = {path.parent for name in (FILE, "chain.json") for path in folder.rglob(name)}
-    begun = {path.parent.parent for path in folder.rglob(".hydra/config.yaml")}
+    ended = {path.parent for name in (FILE, "chain.json") for path in files_named(folder, name)}
+    configs = files_named(folder, "config.yaml")
+    begun = {path.parent.parent for path in configs if path.parent.name == ".hydra"}
     return sorted(run for run in begun - ended if not (run / "record.log").exists())
 
 

@@ -129,10 +129,10 @@ def read_sweep(folder: Path, *, reference: str = "uniform", only: str | None = N
             names others.
     """
     records = read_records(folder)
-    names = {record.name for record in records.values()}
-    wanted = wanted_names(names, only)
+    wanted = wanted_names({record.name for record in records.values()}, only)
+    measured = {record.name for record in records.values() if _is_measured(record)}
     records = {path: record for path, record in records.items() if record.name in wanted}
-    notes = notes_on(folder, names, wanted, reference)
+    notes = notes_on(folder, measured, wanted, reference)
     for run in [run for run, record in records.items() if not _is_measured(record)]:
         notes.append(f"Its accuracies are not all numbers, and it is in no table or figure: {run}")
         del records[run]

@@ -157,7 +157,8 @@ def _ratio(gains: Mapping[int, float], of: Mapping[int, float]) -> Interval | No
 
 
 def _slowdown(runs: Runs, plain: Runs) -> Interval | None:
-    logs = _interval([math.log(a.seconds / b.seconds) for a, b in _pairs(runs, plain)])
+    times = [(a.seconds, b.seconds) for a, b in _pairs(runs, plain)]
+    logs = _interval([math.log(a / b) for a, b in times if a is not None and b is not None])
     return logs and Interval(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), logs.n)
 
 

@@ -38,7 +38,7 @@ class PredictedForgetting(OrderedStrategy):
             finetunings raised the loss of each sample, or features.
         rank: Number of components, at least 1.
         temperature: τ in nats, above 0; a lower one aims more sharply.
-        ridge: Weight of the prior that nothing is forgotten, in samples, above 0.
+        ridge: Weight of the prior that nothing is forgotten, in samples, above 0 and finite.
         halflife_steps: Optimizer steps after which a seen rise counts half, above 0.
         candidates_per_row: Candidates per sample drawn, at least 1, which is uniform rehearsal.
 

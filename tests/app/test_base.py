@@ -1,5 +1,6 @@
 """The base model is trained once, even where what follows is interrupted."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
+from torch.utils.data import TensorDataset
 
 from lightning_mixcd.app import base
 from lightning_mixcd.app.conf import make
@@ -188,5 +190,63 @@ def test_ledger_is_recorded_on_the_device_of_training(config, monkeypatch):
 def test_nobody_waits_for_another_run_where_processes_wait_for_them(tmp_path):
     with FileLock(tmp_path / "lock"):
         message = r"must not be made by another run meanwhile.*`mixcd-record`"
-        with pytest.raises(RuntimeError, match=message), base.turn(tmp_path, waits=False):
+        refusal = base.TOGETHER.format(folder=tmp_path)
+        with pytest.raises(RuntimeError, match=message), base.turn(tmp_path, refusal=refusal):
             pass
+    with base.turn(tmp_path, refusal=refusal):  # it is free again
+        pass
+
+
+@pytest.fixture
+def changed(config):
+    """The tasks of the configuration, with another file behind the prior one."""
+    pairing = make(config.data)
+    x, y = pairing.pool.tensors
+    return replace(pairing, pool=TensorDataset(1 - x, y))
+
+
+@pytest.mark.parametrize("size", [None, 50], ids=["all", "part"])
+def test_base_model_of_other_data_under_the_same_options_is_refused(size, config, changed):
+    _, ledger = base.base_model(config, make(config.data))
+    shutil.rmtree(ledger)
+    config.pool_size = size
+    pool, _ = configured_pool(config, changed.pool, {})
+    message = r"`data` must hold what the base model in .* got other samples .*delete the folder to train"
+    with pytest.raises(ValueError, match=message):
+        base.base_model(config, replace(changed, pool=pool))
+
+    pool, _ = configured_pool(config, make(config.data).pool, {})
+    base.base_model(config, replace(changed, pool=pool))
+
+
+def test_base_model_of_an_earlier_release_is_taken_as_it_is(config, changed):
+    _, ledger = base.base_model(config, make(config.data))
+    shutil.rmtree(ledger)
+    (ledger.parent / "pool.json").unlink()
+    base.base_model(config, changed)
+
+
+def test_training_that_was_interrupted_takes_the_data_that_is_there_now(config, changed, monkeypatch):
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(base, "_trained", die)
+        with pytest.raises(KeyboardInterrupt):
+            base.base_model(config, make(config.data))
+    base.base_model(config, changed)
+    base.base_model(config, changed)
+
+
+@pytest.mark.parametrize("kept", ["trainer.max_steps", "base.lr"])
+def test_model_may_take_values_of_what_is_for_finetuning_alone(kept, tmp_path):
+    options = ["base.max_epochs=1", "base.lr=5", "+trainer.max_steps=5", f"+model.width=${{{kept}}}"]
+    module, _ = base.base_model(config := composed(tmp_path / "run", *options), make(config.data))
+    assert module.network.head.in_features == 5
+
+
+def test_name_in_place_of_a_list_is_refused_before_a_base_model_is_made(config, tmp_path):
+    config.base.keep = "logits"
+    with pytest.raises(TypeError, match=r"`base.keep` must be a list, got 'logits'. Take .*keep=\[logits\]"):
+        base.base_model(config, make(config.data))
+    assert not (tmp_path / "base").exists()

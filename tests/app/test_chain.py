@@ -232,6 +232,12 @@ def test_chains_that_differ_in_later_tasks_share_their_base_model(finished, monk
     assert [ledger.parent] == [*(folder / "base").iterdir()]
 
 
+def test_base_model_that_is_recorded_beforehand_is_that_of_the_chain(finished, monkeypatch):
+    folder, _ = finished
+    monkeypatch.setattr("lightning_mixcd.app.base._trained", lambda *_: pytest.fail("it was there already"))
+    assert chain.chain_base(chained(folder)).parent in [*(folder / "base").iterdir()]
+
+
 def test_chain_resumes_behind_a_stage_that_left_an_adapter_in_the_module(tmp_path):
     settings = ["adapter=lora", "adapter.lora.at_end=keep"]
     record = chain.run_chain(chained(tmp_path, *settings))

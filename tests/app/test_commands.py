@@ -111,7 +111,13 @@ def test_sweep_over_methods_with_one_of_the_users_own(sweep):
 
 def test_runs_of_one_seed_share_one_base_model(sweep):
     (base,) = (sweep / "base").iterdir()
-    assert {path.name for path in base.iterdir()} == {"base.ledger", "config.yaml", "lock", "weights.pt"}
+    assert {path.name for path in base.iterdir()} == {
+        "base.ledger",
+        "config.yaml",
+        "lock",
+        "pool.json",
+        "weights.pt",
+    }
 
 
 def test_report_reads_what_training_left(sweep):
@@ -132,6 +138,36 @@ def test_record_tells_of_the_ledger_made_already(sweep):
     assert done.returncode == 0, done.stderr
     assert "600 samples" in done.stdout
     assert before == {path: path.stat().st_mtime_ns for path in (sweep / "base").rglob("*") if path.is_file()}
+
+
+def test_record_makes_the_base_model_of_a_method_and_of_a_chain(tmp_path):
+    for options in (["method=uniform+kd"], ["experiment=chain", "base_dir=base"]):
+        done = run(tmp_path, "mixcd-record", *options, *SHORT)
+        assert done.returncode == 0, done.stderr
+        assert "600 samples" in done.stdout
+    of_run, of_chain = sorted((tmp_path / "base").iterdir(), key=lambda path: path.stat().st_ctime_ns)
+    assert "first: upright" not in (of_run / "config.yaml").read_text()
+    assert "first: upright" in (of_chain / "config.yaml").read_text()
+
+
+def test_folders_of_a_sweep_are_named_after_what_it_runs_over(tmp_path):
+    chosen = ["data_dir=one,two", "seed=3", "base_dir=base", "hydra.sweep.dir=runs"]
+    done = run(tmp_path, "mixcd-train", "-m", *chosen, *SHORT, "trainer.max_epochs=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = sorted(path.parent.name for path in tmp_path.rglob("result.json"))
+    assert [re.findall("(?:data_dir|base_dir|seed)=[^,]*", name) for name in names] == [
+        ["data_dir=one", "seed=3"],
+        ["data_dir=two", "seed=3"],
+    ]
+
+
+def test_configuration_that_would_not_be_read_is_refused(tmp_path):
+    (file := tmp_path / "myconf" / "strategy" / "mixcd.yaml").parent.mkdir(parents=True)
+    file.write_text("_target_: lightning_mixcd.MixCD\n")
+    for command in ("mixcd-train", "mixcd-record"):
+        done = run(tmp_path, command, "--config-dir", "myconf")
+        assert done.returncode == 1
+        assert f"must have names of their own, got {file}, in whose place" in done.stderr
 
 
 def test_report_on_nothing_says_what_to_give(tmp_path):

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
+from omegaconf import OmegaConf
 
 from lightning_mixcd.app import chain, finetune
 from lightning_mixcd.app.run import check_options
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.ledger import Ledger
-from lightning_mixcd.report.records import read_records
+from lightning_mixcd.report.records import METRICS, read_records
 from lightning_mixcd.tasks import Classifier, Digits, mlp
 from tests.app.composing import composed
 from tests.processes import start
@@ -109,6 +111,9 @@ def test_what_two_processes_counted_is_in_the_record(tmp_path):
         ("+strategy.floor=2", "floor"),
         ("mix_ratio=-1", "mix_ratio"),
         ("wise_ft=[0,2]", "wise_ft"),
+        ("wise_ft='0.5'", "`wise_ft` must be a list of numbers, got '0.5'"),
+        ("wise_ft=['0.5']", "`wise_ft` must be a list of numbers"),
+        ("wise_ft=[0.5,0.5000001,1]", r"`wise_ft` must .* six digits, .* several for \['wise_ft_0.5'\]"),
         ("ledger=nowhere", "ledger"),
     ],
 )
@@ -122,9 +127,12 @@ def test_what_could_not_end_well_is_refused_before_anything_is_made(
     assert not [*tmp_path.iterdir()]
 
 
-def test_callbacks_of_the_users_own_act_in_finetuning(tmp_path):
+@pytest.mark.parametrize(
+    "given", ["[{}]", "{{stopping: {}, none: null}}", "{}"], ids=["list", "mapping", "one"]
+)
+def test_callbacks_of_the_users_own_act_in_finetuning(given, tmp_path):
     target = "_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/new/accuracy"
-    own = f"+trainer.callbacks=[{{{target}, patience: 1, min_delta: 1.0}}]"
+    own = "+trainer.callbacks=" + given.format(f"{{{target}, patience: 1, min_delta: 1.0}}")
     record = finetune.train(composed(tmp_path / "run", "base.max_epochs=1", "wise_ft=[0]", own))
     assert record.steps == 22  # of two epochs
 
@@ -140,6 +148,63 @@ def test_a_run_that_is_made_again_leaves_no_record_of_the_first(tmp_path, monkey
     with pytest.raises(RuntimeError, match="memory"):
         finetune.train(composed(tmp_path / "run", *short))
     assert not [*tmp_path.rglob("result.json")]
+
+
+def test_log_of_an_earlier_run_is_not_taken_for_that_of_a_run_without_one(tmp_path):
+    (log := tmp_path / "run" / METRICS).parent.mkdir(parents=True)
+    log.write_text("step,rehearsal/damaged_share\n0,0.5\n")
+    record = finetune.train(composed(tmp_path / "run", "base.max_epochs=1", "+trainer.fast_dev_run=true"))
+    assert record.damaged_share is None
+    assert not log.exists()
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_record_of_a_resumed_run_leaves_out_what_it_knows_a_part_of_only(tmp_path):
+    logged = ["base.max_epochs=1", "trainer.log_every_n_steps=1"]
+    begun = finetune.train(composed(tmp_path / "begun", *logged, "trainer.max_epochs=1"))
+    [path] = (tmp_path / "begun").rglob("*.ckpt")
+    assert begun.checkpoints == (path.relative_to(tmp_path / "begun").as_posix(),)
+    assert begun.seconds > 0
+    assert begun.damaged_share is not None
+    resumed = ["trainer.max_epochs=2", f"ckpt_path='{path}'"]
+    record = finetune.train(composed(tmp_path / "resumed", *logged, *resumed))
+    assert (record.steps, record.seconds, record.damaged_share) == (22, None, None)
+
+
+def test_record_tells_what_options_of_the_data_came_to_whatever_the_seed(tmp_path, monkeypatch):
+    def found(shift, *overrides):
+        monkeypatch.setenv("SHIFT", shift)
+        return finetune._data_hash(composed(tmp_path, "data.shift=${oc.env:SHIFT}", *overrides))
+
+    assert found("rot90") == found("rot90", "seed=3") != found("flip")
+
+
+@pytest.mark.parametrize("run", [finetune.train, chain.run_chain], ids=["run", "chain"])
+def test_folder_in_which_another_run_is_at_work_is_left_alone(run, tmp_path):
+    stages = ["experiment=chain"] if run is chain.run_chain else []
+    (folder := tmp_path / "run").mkdir()
+    (folder / "result.json").touch()
+    message = r"`hydra.run.dir` must be a folder that no other run is writing to.*='\$\{hydra.job.num\}'"
+    with FileLock(folder / "lock"), pytest.raises(RuntimeError, match=message):
+        run(composed(folder, *stages, f"base_dir={tmp_path}/base"))
+    assert {path.name for path in tmp_path.rglob("*")} == {"run", "lock", "result.json"}
+
+
+def test_configuration_is_that_of_the_run_whatever_one_that_was_kept_out_wrote(tmp_path, monkeypatch):
+    (known := tmp_path / ".hydra" / "config.yaml").parent.mkdir()
+    monkeypatch.setattr(finetune, "_train", lambda *_, **__: known.write_text("seed: 7"))
+    config = composed(tmp_path)
+    finetune.train(config)
+    assert OmegaConf.load(known) == config
+
+
+@pytest.mark.parametrize("where", ["hydra.mode=MULTIRUN", "experiment=chain"])
+def test_path_that_would_lead_the_runs_folder_elsewhere_is_refused(where, tmp_path):
+    with pytest.raises(ValueError, match=r"must be without `\.\.`, got .*data_dir=../../x.*absolute"):
+        check_options(
+            composed(tmp_path, where, "hydra.job.config.override_dirname.exclude_keys=[]", "data_dir=../../x")
+        )
+    check_options(composed(tmp_path, "data_dir=../../x"))  # a folder of its own, named after the time
 
 
 def test_sweep_that_each_device_would_start_again_is_refused(tmp_path):

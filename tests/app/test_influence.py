@@ -1,6 +1,7 @@
 """`mixcd-influence` on a small run of its own, against the formula written out."""
 
 import csv
+import json
 import shutil
 import sys
 
@@ -285,6 +286,23 @@ def with_option(**options):
         OmegaConf.save(OmegaConf.merge(OmegaConf.load(path), options), path)
 
     return change
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists")
+def test_weights_of_an_earlier_run_in_the_folder_are_refused(copied):
+    again = ["strategy=uniform", "max_compute_units=3500", "trainer.enable_checkpointing=false"]
+    train(composed(copied, *SMALL, *again))
+    assert [*copied.rglob("*.ckpt")]
+    with pytest.raises(ValueError, match=r"must have left the finetuned weights itself, but .* earlier run"):
+        explained(copied)
+
+
+def test_weights_of_a_run_of_an_earlier_release_are_those_that_are_there(copied):
+    path = copied / "result.json"
+    record = json.loads(path.read_text())
+    del record["checkpoints"]
+    path.write_text(json.dumps(record))
+    assert load_run(copied).record.checkpoints is None
 
 
 @pytest.mark.parametrize(

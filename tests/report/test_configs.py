@@ -40,6 +40,18 @@ def test_other_tasks_within_a_method_are_refused(tmp_path):
         read_configs(read_sweep(tmp_path))
 
 
+def test_data_that_is_written_alike_but_came_from_elsewhere_is_refused(tmp_path):
+    write_sweep(tmp_path, ["uniform", "mixcd"])
+    for path in tmp_path.rglob("result.json"):
+        change(path, '"data_hash": null', '"data_hash": "0a"')
+    read_configs(read_sweep(tmp_path))
+    change(tmp_path / "run1-2" / "result.json", '"0a"', "null")  # of an earlier release
+    read_configs(read_sweep(tmp_path))
+    change(tmp_path / "run1-0" / "result.json", '"0a"', '"0b"')
+    with pytest.raises(ValueError, match=r"different tasks cannot be compared: .* came to different values"):
+        read_configs(read_sweep(tmp_path))
+
+
 def test_other_base_models_are_noted(tmp_path):
     write_sweep(tmp_path, ["uniform", "mixcd"])
     for path in tmp_path.rglob("config.yaml"):

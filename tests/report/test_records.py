@@ -1,4 +1,6 @@
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,41 @@ def test_broken_record_is_named(tmp_path, text):
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(ValueError, match=r"result\.json is not a run's record"):
         read_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.write_bytes(b"\xff"), Path.mkdir], ids=["bytes", "folder"]
+)
+def test_record_that_is_no_text_is_named(make, tmp_path):
+    make(tmp_path / "result.json")
+    with pytest.raises(ValueError, match=r"result\.json is not a run's record"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("prior_accuracy", "0.9", "`prior_accuracy` must be a number, got '0.9'"),
+        ("new_accuracy", None, "`new_accuracy` must be a number, got None"),
+        ("compute_units", True, "`compute_units` must be a number, got True"),
+        ("seconds", 0, "`seconds` must be above 0, got 0"),
+        ("seconds", "1", "`seconds` must be a number, got '1'"),
+        ("damaged_share", [], "`damaged_share` must be a number"),
+    ],
+)
+def test_value_that_is_no_measurement_is_named(name, value, complaint, tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps({**asdict(GOOD), name: value}))
+    with pytest.raises(ValueError, match=rf"result\.json is not a run's record .*{complaint}"):
+        read_records(tmp_path)
+
+
+def test_record_of_an_earlier_release_is_read(tmp_path):
+    values = asdict(replace(GOOD, checkpoints=("a.ckpt",), data_hash="0a"))
+    (tmp_path / "result.json").write_text(json.dumps(values))
+    assert read_records(tmp_path)[tmp_path].checkpoints == ("a.ckpt",)
+    del values["checkpoints"], values["data_hash"]
+    (tmp_path / "result.json").write_text(json.dumps(values))
+    assert read_records(tmp_path)[tmp_path] == GOOD
 
 
 def test_runs_of_one_method_at_several_settings_are_kept_apart(tmp_path):

@@ -43,6 +43,26 @@ def test_run_without_a_number_as_accuracy_is_noted_and_nowhere_else(tmp_path):
     assert [*sweep.records] == [*sweep.logs] == [tmp_path / "b"]
 
 
+def test_reference_without_a_number_is_none_to_compare_with(tmp_path):
+    record("uniform", new=math.nan).write(tmp_path / "a")
+    record("mixcd").write(tmp_path / "b")
+    (note, _) = read_sweep(tmp_path).notes
+    assert "No run is of uniform, so that there are no gains" in note
+
+
+def test_runs_that_links_lead_to_are_there_once(tmp_path):
+    write_sweep(tmp_path / "elsewhere", ["mixcd"], seeds=2)
+    (tmp_path / "elsewhere" / "run0-1" / "result.json").unlink()
+    write_sweep(tmp_path / "here", ["uniform"], seeds=1)
+    (tmp_path / "here" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "here" / "again").symlink_to(tmp_path / "here", target_is_directory=True)
+    (tmp_path / "here" / "latest").symlink_to(tmp_path / "here" / "run0-0", target_is_directory=True)
+    sweep = read_sweep(tmp_path / "here")
+    linked = tmp_path / "here" / "linked"
+    assert [*sweep.records] == [linked / "run0-0", tmp_path / "here" / "run0-0"]
+    assert sweep.notes == [f"Incomplete, without a record, and in no table or figure: {linked / 'run0-1'}"]
+
+
 @pytest.mark.parametrize("text", ["val\n0.1\n", "step,val\n9,high\n", 'step,val\n9,"0.', "\udcff"])
 def test_damaged_log_is_noted_and_its_run_is_in_the_table_only(tmp_path, text):
     write_sweep(tmp_path)

@@ -65,6 +65,9 @@ def test_time_is_the_mean_ratio_to_plain_finetuning_at_any_setting():
     records += [record("mixcd", seed, seconds=s) for seed, s in ((0, 3.0), (1, 60.0))]
     assert row_of(records, "mixcd").seconds.mean == pytest.approx(math.sqrt(1.5 * 6))
     assert row_of(records, "none").seconds.high == 1
+    resumed = record("mixcd", 0, seconds=None)
+    assert row_of([*records[:3], resumed, records[3]], "mixcd").seconds.mean == pytest.approx(6)
+    assert row_of([*records[:2], resumed], "mixcd").seconds is None
 
 
 def test_gain_at_equal_new_accuracy_comes_from_the_weights_of_one_mix_ratio():
