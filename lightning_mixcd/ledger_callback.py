@@ -86,8 +86,8 @@ class LedgerCallback(Callback):
     a model that still changed a little afterwards. `record_ledger` is exact and costs a pass. Training that
     ends before its last epoch, for example by early stopping, or in whose last epoch samples are left out or
     have a loss that is not finite, leaves no ledger, and a warning says so. Outputs are also read at the
-    first batch, to say at once if they cannot be. With `fast_dev_run` nothing is recorded. A callback that puts
-    other weights in at the end of training, such as one that averages them, must come first in `callbacks`.
+    first batch, to say at once if they cannot be. With `fast_dev_run` nothing is recorded. A callback that
+    puts other weights in at the end of training, as one that averages them does, must come before this one.
 
     Args:
         path: Folder of the ledger.
