@@ -66,7 +66,13 @@ BOTH = {
     "coordinates": (16, 32, 64),
 }
 SWEPT: dict[type[Strategy], dict[str, tuple[Any, ...]]] = {
-    HeadProbe: {"candidates_per_row": (16, 256), "sharpness": (1, 3, 8), "calibration": (25,), **BOTH},
+    HeadProbe: {
+        "candidates_per_row": (16, 256),
+        "sharpness": (1, 3, 8),
+        "importance": (0.5, 1),
+        "calibration": (25,),
+        **BOTH,
+    },
     ProbeMatching: {"candidates_per_row": (2, 16), **BOTH},
     PredictedForgetting: {},
 }

@@ -65,6 +65,10 @@ class Terms:
         """Whether rehearsed rows are kept out of the batch."""
         return any(penalty.keeps_apart for penalty in self.penalties)
 
+    @cached_property
+    def _adding(self) -> list[Penalty]:
+        return [penalty for penalty in self.penalties if type(penalty).loss is not Penalty.loss]
+
     @property
     def needs_look(self) -> bool:
         """Whether the model is run on other rows than those of the training step."""
@@ -92,8 +96,7 @@ class Terms:
         Raises:
             CaptureError: If the module optimizes in its `training_step`, where nothing can be added.
         """
-        adds = any(type(penalty).loss is not Penalty.loss for penalty in self.penalties)
-        acts = adds or self.weight != 1 or weighs or bool(self.separate)
+        acts = bool(self._adding) or self.weight != 1 or weighs or bool(self.separate)
         if not (self.penalties or acts):
             return
         if not self.module.automatic_optimization:
@@ -115,9 +118,10 @@ class Terms:
         if self._hook is not None:
             self._hook.undo()
 
-    # The step may change its batch.
+    # The step may change its batch, which a penalty's term may have to look at afterwards.
     def _before(self, batch: object) -> tuple[int, object]:
-        return n_rows(batch), unshared(batch) if self.needs_look else batch
+        looks = any(penalty.needs_look for penalty in self._adding)
+        return n_rows(batch), unshared(batch) if looks else batch
 
     def _add(self, noted: tuple[int, object], outputs: object, batch: object, number: int = 0) -> object:
         if outputs is None or not torch.is_grad_enabled():
