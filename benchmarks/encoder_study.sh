@@ -32,10 +32,11 @@ while read -r pairing units every part; do
   run "$pairing" "method=$all" "$weights"
   named "$pairing" _free method=probe_matching "$weights" "max_compute_units=$units"
   named "$pairing" _part method=probe_matching "$weights" "pool_size=$part"
+  run "$pairing" method=oracle_25 "+strategy.every_n_steps=$every"
+  run "$pairing" method=mir "$ratios"
   # Inference takes too long for the rest.
   [ "$pairing" != nli2 ] || continue
-  run "$pairing" method=oracle_25
-  run "$pairing" method=mir,mixcd_shuffled,oracle "$ratios"
+  run "$pairing" method=mixcd_shuffled,oracle "$ratios"
   run "$pairing" method=mir "$weights"
 done << PAIRINGS
 intents 14800 20 1000
