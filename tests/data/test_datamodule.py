@@ -311,14 +311,20 @@ class Planning(Toy):
         return super().configure_optimizers()
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
 @pytest.mark.parametrize("num_workers", [0, 1])
-@pytest.mark.parametrize("n_steps", [3, 5, 8])
-def test_resumed_order_goes_on_where_the_loader_is_made_early(n_steps, num_workers, tmp_path):
-    path = tmp_path / "a.ckpt"
-    whole = in_order(Part(40), Planning(), max_steps=15)
-    in_order(Part(40, num_workers=num_workers), Planning(), max_steps=n_steps, save=path)
-    rest = in_order(Part(40, num_workers=num_workers), Planning(), max_steps=15, ckpt_path=path)
-    assert rest == whole[n_steps:]
+def test_resumed_order_goes_on_where_the_loader_is_made_early(num_workers, tmp_path):
+    def seen(ckpt_path=None):
+        module, data = Planning(), Part(40, num_workers=num_workers)
+        keep = pl.callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+        run = trainer(RehearsalCallback(NoRehearsal()), keep, max_epochs=3, enable_checkpointing=True)
+        data = RehearsalDataModule(data, pool(), order_seed=0)
+        run.fit(module, datamodule=data, ckpt_path=ckpt_path)
+        return module.seen
+
+    whole = seen()
+    for n_steps in (3, 5, 8, 11):
+        assert seen(tmp_path / f"step={n_steps}.ckpt") == whole[n_steps:]
 
 
 @pytest.mark.parametrize("first", [Part(40), Part(24)])
