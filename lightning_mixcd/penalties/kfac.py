@@ -75,8 +75,8 @@ class KFAC(Penalty):
             layer.inputs = start.total(layer.inputs) / n_inputs.clamp(min=1)
             layer.outputs = start.total(layer.outputs) / self.n_samples
         self._layers = layers
-        attends = nn.MultiheadAttention
-        if inside := [name for name, part in start.module.named_modules() if isinstance(part, attends)]:
+        parts = start.module.named_modules()
+        if inside := [name for name, part in parts if isinstance(part, nn.MultiheadAttention)]:
             warnings.warn(
                 f"`KFAC` leaves what is inside {inside} free: `nn.MultiheadAttention` does not call its "
                 "layers. `EWC` holds parameters of any use.",

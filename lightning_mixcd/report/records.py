@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import NoneType
+from typing import Any, NamedTuple, get_args
 
 from lightning_mixcd.report.files import files_named, write_text
 
@@ -15,17 +16,6 @@ __all__ = ["Record", "Setting", "damaged_share", "incomplete_runs", "read_logged
 
 FILE = "result.json"
 METRICS = Path("logs", "metrics.csv")  # as `conf/logger/csv.yaml` has it
-NUMBERS = (
-    "mix_ratio",
-    "seed",
-    "prior_accuracy",
-    "new_accuracy",
-    "compute_units",
-    "steps",
-    "rehearsal_weight",
-    "alpha",
-)
-MAYBE_NUMBERS = ("seconds", "damaged_share", "trainable_parameters", "active_parameters")
 
 
 class Setting(NamedTuple):
@@ -153,16 +143,17 @@ def read_records(folder: str | Path) -> dict[Path, Record]:
 
 def _record(values: Mapping[str, Any]) -> Record:
     known = {field.name: values[field.name] for field in fields(Record) if field.name in values}
+    known["penalties"] = values["penalties"]  # which earlier releases did not write
     for name in ("penalties", "active_blocks", "checkpoints"):
         if known.get(name) is not None:
             known[name] = tuple(known[name])
     record = Record(**known)
-    for name in (*NUMBERS, *MAYBE_NUMBERS):
-        value = getattr(record, name)
-        if value is None and name in MAYBE_NUMBERS:
+    for field in fields(Record):
+        value, kinds = getattr(record, field.name), {*(get_args(field.type) or [field.type])}
+        if kinds.isdisjoint({int, float}) or (value is None and NoneType in kinds):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"`{name}` must be a number, got {value!r}")
+            raise TypeError(f"`{field.name}` must be a number, got {value!r}")
     if record.seconds is not None and not record.seconds > 0:
         raise ValueError(f"`seconds` must be above 0, got {record.seconds!r}")
     return record

@@ -23,14 +23,19 @@ def config(tmp_path):
     return composed(tmp_path / "run", "base.max_epochs=1")
 
 
-def test_interrupted_recording_does_not_train_again(config, monkeypatch):
-    def die(*_, **__):
-        raise KeyboardInterrupt
+def die(*_, **__):
+    raise KeyboardInterrupt
 
+
+def interrupted(config, monkeypatch, during):
     with monkeypatch.context() as patched:
-        patched.setattr(base, "record_ledger", die)
+        patched.setattr(base, during, die)
         with pytest.raises(KeyboardInterrupt):
             base.base_model(config, make(config.data))
+
+
+def test_interrupted_recording_does_not_train_again(config, monkeypatch):
+    interrupted(config, monkeypatch, "record_ledger")
     monkeypatch.setattr(base, "_trained", die)
     module, path = base.base_model(config, make(config.data))
     assert Ledger.open(path).size == 600
@@ -227,13 +232,7 @@ def test_base_model_of_an_earlier_release_is_taken_as_it_is(config, changed):
 
 
 def test_training_that_was_interrupted_takes_the_data_that_is_there_now(config, changed, monkeypatch):
-    def die(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(base, "_trained", die)
-        with pytest.raises(KeyboardInterrupt):
-            base.base_model(config, make(config.data))
+    interrupted(config, monkeypatch, "_trained")
     base.base_model(config, changed)
     base.base_model(config, changed)
 

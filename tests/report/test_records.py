@@ -64,6 +64,14 @@ def test_record_of_an_earlier_release_is_read(tmp_path):
     assert read_records(tmp_path)[tmp_path] == GOOD
 
 
+def test_record_that_does_not_say_its_penalties_is_refused(tmp_path):
+    values = asdict(GOOD)
+    del values["penalties"]
+    (tmp_path / "result.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"result\.json is not a run's record .*penalties"):
+        read_records(tmp_path)
+
+
 def test_runs_of_one_method_at_several_settings_are_kept_apart(tmp_path):
     other = {"rehearsal_weight": 3.0}, {"mix_ratio": 1.0}, {"alpha": 0.5}, {"seed": 4}
     for k, change in enumerate(({}, *other)):
