@@ -2,7 +2,8 @@
 
 Every 50 steps all base-correct samples are forwarded, so that it is known which are damaged, and where their
 features are. Margins that the current head makes of some features then tell damaged samples from others, more
-or less well: of base features, of those that the probe corrects, and of those that the best linear map makes.
+or less well: of base features, of those that the probe corrects, and of those that the best models of drift
+make, an offset per class and linear maps.
 
     MIXCD_DATA=... python benchmarks/probe_aim.py --base study/base > table.md
     python benchmarks/probe_aim.py --base full/base --data intents_text sentiment_text
@@ -31,7 +32,7 @@ from lightning_mixcd.types import Outcome
 EVERY = 50
 RANK = 64  # of the probe, by default
 DRAWN, CANDIDATES = 4, 256
-SOURCES = ("base features", "as drawn", "as learnt", "best map of 64", "best map of all")
+SOURCES = ("base features", "as drawn", "as learnt", "best offsets", "best map of 64", "best map of all")
 
 
 class Counting(HeadProbe):
@@ -88,12 +89,20 @@ class Aim(Callback):
     def margins(self, now: Tensor) -> list[Tensor]:
         """Return the margins that the head makes of each source of features."""
         drawn, learnt = (self.probe.margins(self.correct, s) for s in (self.signal, self.probe.signal()))
-        maps = [best_map(self.base, now, rank) for rank in (RANK, self.base.shape[1])]
+        best = [best_map(self.base, now, rank) for rank in (RANK, self.base.shape[1])]
+        best.insert(0, best_offsets(self.base, now, self.labels))
         head = self.probe.head()
-        own, *mapped = (
-            margins_of(head(features, head.parameters()), self.labels) for features in (self.base, *maps)
+        own, *known = (
+            margins_of(head(features, head.parameters()), self.labels) for features in (self.base, *best)
         )
-        return [own, drawn, learnt, *mapped]
+        return [own, drawn, learnt, *known]
+
+
+def best_offsets(base: Tensor, now: Tensor, labels: Tensor) -> Tensor:
+    """Return base features brought up to date by the mean drift of all samples of their class, `(n, d)`."""
+    classes = torch.nn.functional.one_hot(labels).float()
+    means = (classes.T @ (now - base)) / classes.sum(dim=0).clamp(min=1)[:, None]
+    return base + means[labels]
 
 
 def best_map(base: Tensor, now: Tensor, rank: int) -> Tensor:
