@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
@@ -150,6 +150,14 @@ class RehearsalDataModule(LightningDataModule):
         if not is_overridden("val_dataloader", self.finetune):
             return [self.prior_val]
         loaders = self.finetune.val_dataloader()
+        if isinstance(loaders, CombinedLoader):
+            if (mode := loaders._mode) != "sequential":  # noqa: SLF001 -- nobody else tells
+                raise TypeError(
+                    "`val_dataloader` must give loaders one after the other beside `prior_val`, got a "
+                    f"CombinedLoader of mode {mode!r}. Take CombinedLoader(..., 'sequential'), or leave "
+                    "`prior_val` out and combine its loader yourself."
+                )
+            loaders = loaders.flattened
         return [*(loaders if isinstance(loaders, list | tuple) else [loaders]), self.prior_val]
 
     @override

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_mixcd.data import Pool
+from lightning_mixcd.data.order import OrderedFetch
 from lightning_mixcd.data.vocabularies import check_alike, tokenizer_of
 from lightning_mixcd.tasks.tokenizers import check_lengths
 
@@ -88,7 +89,10 @@ def _sources(trainer: Trainer) -> Iterator[Source]:
     loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
     named = [("finetune data", trainer.train_dataloader), *(("validation data", each) for each in loaders)]
     for name, loader in named:
-        yield Source(name, getattr(loader, "dataset", None), getattr(loader, "collate_fn", None))
+        dataset = getattr(loader, "dataset", None)
+        # A loader made by `order_seed` leaves it to its dataset to collate.
+        holder = dataset if isinstance(dataset, OrderedFetch) else loader
+        yield Source(name, getattr(holder, "dataset", None), getattr(holder, "collate_fn", None))
     owners: list[Any] = [getattr(trainer, "datamodule", None), *trainer.callbacks]  # type: ignore[attr-defined]
     for owner in owners:
         if isinstance(pool := getattr(owner, "pool", None), Pool):

@@ -24,7 +24,7 @@ class TextRows:
         source: Arguments of `datasets.load_dataset`: `{"path": "multi_nli"}` for a set on the hub, or for
             files `{"path": "json", "data_files": {"train": "a.jsonl.gz", "test": "b.jsonl.gz"}}`.
         names: What a needed column is called in the data, where that differs, as in `{"text": "premise"}`.
-        columns: Further columns to keep for partitions.
+        columns: Further columns to keep for partitions; what is in `names` by its name there.
         train: Split to train on, or a part of it such as `"train[:1000]"` or `"train[::3]"`, every third row.
         val: Split to measure on.
 

@@ -107,21 +107,21 @@ def _samples(tokenizer: Any, rows: Mapping[str, list[Any]]) -> list[Sample]:  # 
     for k, (start, end) in enumerate(zip(rows["start"], rows["end"], strict=True)):
         tokens = [0, 0]
         if (start, end) != (-1, -1):
-            answer = _trimmed(rows["context"][k], start, end)
-            tokens = [encoded.char_to_token(k, at, sequence_index=1) for at in answer]
-        if len(tokens) < 2 or None in tokens:
+            answer = _characters(rows["context"][k], start, end)
+            found = [encoded.char_to_token(k, at, sequence_index=1) for at in answer]
+            tokens = [token for token in found if token is not None]  # such as an accent of its own has none
+        if not tokens:
             raise ValueError(
                 "`start` and `end` must be whole numbers, a span of `context`, or both -1 where there is no "
                 f"answer, got {start} and {end} in row {k}: {rows['context'][k]!r}. Correct them."
             )
         inputs = {key: values[k] for key, values in encoded.items()}
-        samples.append({**inputs, "start_positions": tokens[0], "end_positions": tokens[1]})
+        samples.append({**inputs, "start_positions": tokens[0], "end_positions": tokens[-1]})
     return samples
 
 
-# First and last character of a span, of those that are no spaces, which belong to no token.
-def _trimmed(text: str, start: Any, end: Any) -> list[int]:  # noqa: ANN401 -- whatever the rows hold
+# Of a span, without spaces, which belong to no answer.
+def _characters(text: str, start: Any, end: Any) -> list[int]:  # noqa: ANN401 -- whatever the rows hold
     if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
         return []
-    there = [at for at in range(start, end) if not text[at].isspace()]
-    return [there[0], there[-1]] if there else []
+    return [at for at in range(start, end) if not text[at].isspace()]

@@ -209,6 +209,25 @@ def test_prior_task_is_validated_after_the_new_one():
     assert module.evaluated[-1][2][-1] == 1059
 
 
+class Combined(Full):
+    mode = "sequential"
+
+    def val_dataloader(self):
+        return pl.utilities.CombinedLoader(super().val_dataloader(), self.mode)
+
+
+def test_loaders_that_the_user_has_combined_come_before_the_prior_task():
+    module, user = Watching(), Combined()
+    data = RehearsalDataModule(user, pool(), prior_val=DataLoader(pool(), 30))
+    run(RehearsalCallback(Uniform()), data, module=module, max_epochs=1, num_sanity_val_steps=0)
+    seen = [(place, len(rows)) for _, place, rows in module.evaluated]
+    assert seen == [(0, 20), (0, 20), (1, 40), (2, 30), (2, 30)]
+
+    user.mode = "max_size"
+    with pytest.raises(TypeError, match=r"one after the other beside `prior_val`, got .* 'max_size'"):
+        run(RehearsalCallback(Uniform()), data, max_epochs=1)
+
+
 def test_prior_task_alone_is_validated():
     module = Watching()
     data = RehearsalDataModule(Finetune(), pool(), prior_val=DataLoader(pool(), 30))

@@ -52,6 +52,7 @@ def fit(
     val=SAMPLES,
     pool_collator=None,
     by_callback=False,
+    order_seed=None,
     ledger=None,
 ):
     collate = collator("sentences")
@@ -63,7 +64,8 @@ def fit(
     if by_callback:
         data, rehearsal = finetune, RehearsalCallback(Uniform(), pool=pool, **given)
     else:
-        data, rehearsal = RehearsalDataModule(finetune, pool, **given), RehearsalCallback(Uniform())
+        data = RehearsalDataModule(finetune, pool, order_seed=order_seed, **given)
+        rehearsal = RehearsalCallback(Uniform())
     Trainer(callbacks=[rehearsal], **{**QUIET, "max_epochs": 1, "num_sanity_val_steps": sanity}).fit(
         model, datamodule=data
     )
@@ -158,6 +160,16 @@ def test_model_that_takes_padding_for_the_end_of_a_text_is_refused(pad_token_id)
 def test_label_that_is_no_class_of_the_model_is_refused(where):
     rows = [*SAMPLES, {**SAMPLES[0], "labels": 3}]
     refused(classifier(), r"must be below the 3 classes of the model, got 3\.", **{where: rows})
+
+
+@pytest.mark.parametrize("order_seed", [None, 0])
+def test_finetune_data_are_asked_about_in_any_order(order_seed):
+    """Also where the order resumes exactly."""
+    rows = [*SAMPLES, {**SAMPLES[0], "labels": 3}]
+    refused(classifier(), r"Labels of the finetune data must be below", samples=rows, order_seed=order_seed)
+    long = [*SAMPLES, {**SAMPLES[0], "input_ids": [4] * 21}]
+    model = classifier(max_position_embeddings=20)
+    refused(model, r"at most 20 tokens.*got 21 in row 6", samples=long, order_seed=order_seed)
 
 
 @pytest.mark.parametrize("by_callback", [False, True])

@@ -66,6 +66,22 @@ def test_spaces_around_an_answer_do_not_count(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "answer",
+    ["two\N{COMBINING ACUTE ACCENT}", "\N{ZERO WIDTH SPACE}two", "\N{SOFT HYPHEN}two\N{SOFT HYPHEN}"],
+)
+def test_characters_that_belong_to_no_token_may_begin_or_end_an_answer(tmp_path, answer):
+    marked = row(answer, CONTEXT.replace("two", answer))
+    plain, found = made(tmp_path, [row("two"), marked]).pool.dataset
+    assert found == plain
+
+
+@pytest.mark.parametrize("answer", [" ", "\N{ZERO WIDTH SPACE}"])
+def test_answer_of_no_token_at_all_is_refused(tmp_path, answer):
+    with pytest.raises(ValueError, match="span of `context`"):
+        made(tmp_path, [row(answer, f"a {answer} table")])
+
+
+@pytest.mark.parametrize(
     ("start", "end"),
     [(3, 3), (5, 2), (3, 99), (1, 2), (None, None), (2.0, 7.0), (-1, 7), (2, -1), (-2, -2), ([2], [7])],
 )

@@ -80,12 +80,12 @@ def module(kind, *, seed=0, **options):
 
 def save_tokenizer(folder, *, limit=32):
     """Write a tokenizer of whole words, which reads one text or a pair as BERT does; return its folder."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {word: k for k, word in enumerate([*BERT_TOKENS.values(), *WORDS])}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token=BERT_TOKENS["unk_token"]))
-    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    raw.normalizer, raw.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.Whitespace()
     raw.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
