@@ -91,6 +91,7 @@ class Session:
         self._shares = 0.0  # optimizer steps begun, not ended, under gradient accumulation
         self._hooks: list[BatchHook] = []
         self._expected = False  # whether Lightning is bringing a batch to the device
+        self._mixed: int | None = None  # how many batches were processed when rows were last taken
 
     def begin(self, *, resumed: bool) -> None:
         """Get ready for the first batch, now that the module is built, converted and on its device.
@@ -188,12 +189,14 @@ class Session:
         if not self._expected:
             return batch
         self._expected = False
-        self._ticket = self.terms.ticket = None
+        self._ticket = None
+        self.terms.forget()
         self.step = self.trainer.global_step
         self.readout.forget()
         if self._separate is not None:
             self._separate.forget()
         self._supply.mark()
+        self._mixed = self._progress.total.processed
         # Lightning leaves out batches that are None.
         rehearses = self.strategy.rehearses and batch is not None
         if rehearses and (self.terms.keeps_apart or self._separate is not None):
@@ -270,9 +273,11 @@ class Session:
         """
         if not self.begun:
             return {}
+        # Saved because a step failed or a signal came: the batch will be made again.
+        amid = self._progress.total.processed == self._mixed
         return {
             "run": self._begun_with,
-            **self._supply.state_dict(together=together, again=self._amid_batch()),
+            **self._supply.state_dict(together=together, again=amid),
             "strategy": self.strategy.state_dict(),
             "learner": self.learner.state_dict(together=together),
             "batches": self._batches,
@@ -301,11 +306,9 @@ class Session:
         self._supply.load_state_dict(state)
         tell(different)
 
-    # Saved because a step failed or a signal came: the batch will be made again.
-    def _amid_batch(self) -> bool:
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        amid: bool = progress.ready > progress.processed
-        return amid
+    @property
+    def _progress(self) -> Any:  # noqa: ANN401 -- Lightning's, which it exports nowhere
+        return self.trainer.fit_loop.epoch_loop.batch_progress
 
     def _refuse_learners(self, *, learns: bool) -> None:
         where = "where a penalty keeps rehearsed rows out of the batch"

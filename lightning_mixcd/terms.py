@@ -55,7 +55,8 @@ class Terms:
         self.penalties, self.weight = penalties, weight
         self.module, self.readout, self.look, self._total = module, readout, look, total
         self.separate = separate
-        self.apart: list[Apart] = []
+        self.apart: list[Apart] = []  # of the batches of one optimizer step
+        self._used = False  # whether that was made with them
         self.ticket: Mapping[str, Tensor] | None = None  # of the rehearsed rows in the batch being trained
         self.joined = 0  # rows of that batch, when they joined it
         self._hook: StepHook | None = None
@@ -73,6 +74,13 @@ class Terms:
     def needs_look(self) -> bool:
         """Whether the model is run on other rows than those of the training step."""
         return any(penalty.needs_look for penalty in self.penalties)
+
+    def forget(self) -> None:
+        """Let go of the rows of earlier batches; those kept apart serve until their step is made."""
+        self.ticket = None
+        # Not at the step: an optimizer may ask for its gradients several times, as LBFGS does.
+        if self._used:
+            self.apart, self._used = [], False
 
     def columns(self, ledger: Ledger) -> dict[str, Array]:
         """Return what tickets must hold of the ledger, by name there.
@@ -124,7 +132,9 @@ class Terms:
         return n_rows(batch), unshared(batch) if looks else batch
 
     def _add(self, noted: tuple[int, object], outputs: object, batch: object, number: int = 0) -> object:
-        if outputs is None or not torch.is_grad_enabled():
+        # Validation may make the same step.
+        trains = torch.is_grad_enabled() and self.module.trainer.training
+        if outputs is None or not trains:
             return outputs
         (rows, given), ticket = noted, self.ticket or {}
         rehearsed = len(next(iter(ticket.values()))) if ticket else 0
@@ -232,7 +242,7 @@ class Terms:
         if gradients:  # none where the module's step has returned none
             for penalty in changing:
                 penalty.change_gradients(gradients, self.apart, self._total)
-        self.apart = []
+        self._used = True
         if scaler is not None:
             skip_if_not_finite(scaler, optimizer, gradients.values())
 

@@ -1,21 +1,25 @@
 """Running a model without leaving a trace."""
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
-from torch import nn
-from torchmetrics import Metric
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torchmetrics import Metric, MetricCollection
 
 from lightning_mixcd.capture import Readout
 from lightning_mixcd.types import PoolRows
 from lightning_mixcd.wiring import call_step, rehearsal_step
 
 __all__ = ["cuda_states_kept", "outputs_of", "plain", "quiet"]
+
+OF_MODULES = vars(nn.Module()).keys()
 
 
 def outputs_of(module: nn.Module, batch: Any, readout: Readout) -> object:  # noqa: ANN401 -- any structure
@@ -52,41 +56,81 @@ def plain(batch: Any) -> Any:  # noqa: ANN401 -- any structure
 
 @contextmanager
 def quiet(module: nn.Module) -> Iterator[None]:
-    """Put a module into eval mode without gradients, mute its log and its loggers, spare its metrics.
+    """Put a module into eval mode without gradients, mute its log and its loggers, spare what it counts.
 
     Args:
-        module: The module.
+        module: The module. Its buffers and metrics are as they were afterwards, whatever was written to them.
 
     Yields:
         Nothing.
     """
-    modes = [(m, m.training) for m in module.modules()]
-    muted = [m for m in module.modules() if isinstance(m, LightningModule)]
+    parts = [*module.modules()]
+    modes = [(m, m.training) for m in parts]
+    muted = [m for m in parts if isinstance(m, LightningModule)]
     own_logs = [m.__dict__.get("log") for m in muted]
-    # What a training step counts must not count here; copies take the updates.
-    metrics = [
-        (parent, name, child)
-        for parent in list(module.modules())
-        for name, child in parent.named_children()
-        if isinstance(child, Metric)
-    ]
-    for parent, name, metric in metrics:
-        setattr(parent, name, copy.deepcopy(metric))
     for loud in muted:
         loud.__dict__["log"] = _mute
     module.eval()
     try:
-        with torch.no_grad(), _mute_loggers(module):
+        with torch.no_grad(), _mute_loggers(module), _counts_kept(parts):
             yield
     finally:
         for loud, own in zip(muted, own_logs, strict=True):
             del loud.__dict__["log"]
             if own is not None:
                 loud.__dict__["log"] = own
-        for parent, name, metric in metrics:
-            setattr(parent, name, metric)
         for m, mode in modes:
             m.training = mode
+
+
+# What a step writes to buffers and metrics goes to copies, so that a graph which has saved one stays whole.
+@contextmanager
+def _counts_kept(parts: Sequence[nn.Module]) -> Iterator[None]:
+    buffers = [
+        (part, name, buffer)
+        for part in parts
+        for name, buffer in part.named_buffers(recurse=False, remove_duplicate=False)
+        if not is_lazy(buffer)
+    ]
+    metrics = [(part, {**vars(part)}) for part in parts if isinstance(part, Metric | MetricCollection)]
+    copies = {id(buffer): buffer.detach().clone() for _, _, buffer in buffers}
+    for part, name, buffer in buffers:
+        setattr(part, name, copies[id(buffer)])
+    for metric, own in metrics:
+        vars(metric).update({name: _copied(own[name]) for name in own.keys() - OF_MODULES})
+    try:
+        yield
+    finally:
+        for metric, own in metrics:
+            vars(metric).clear()
+            vars(metric).update(own)
+        for part, name, buffer in buffers:
+            setattr(part, name, buffer)
+
+
+# As deep as metrics change it in place. Their states may have a graph, which `deepcopy` refuses.
+def _copied(value: object) -> object:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return [*value] if isinstance(value, list) else value
+
+
+class _Muted(DummyLogger):
+    """Takes what is written to a logger, and says in its place what it is and where."""
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # Lightning asks for it, to find `trainer.log_dir`
+        return type(self._logger)
+
+
+for _name in ("name", "version", "save_dir", "log_dir", "root_dir"):
+    setattr(_Muted, _name, property(attrgetter(f"_logger.{_name}")))
 
 
 # What a step writes to them by itself, as with `self.logger.experiment`.
@@ -96,7 +140,7 @@ def _mute_loggers(module: nn.Module) -> Iterator[None]:
     if not isinstance(trainer, Trainer):
         yield
         return
-    loggers, trainer.loggers = trainer.loggers, [DummyLogger() for _ in trainer.loggers]
+    loggers, trainer.loggers = trainer.loggers, [*map(_Muted, trainer.loggers)]
     try:
         yield
     finally:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lightning_mixcd import CaptureError, MixCD, Oracle, Pool, PoolError, RehearsalCallback, record_ledger
 from lightning_mixcd.capture import Readout
 from lightning_mixcd.probe import Probe
+from lightning_mixcd.strategies import MIR, ScreenHighestLoss
 from lightning_mixcd.traceless import quiet
 from tests.toys import (
     N_POOL,
@@ -340,6 +342,106 @@ def test_metrics_that_share_their_counts_are_spared_together():
     module.counts.update(*batches[3])
     expected.update(*batches[3])
     assert module.counts.compute() == expected.compute()
+
+
+def test_a_look_does_not_decide_which_metrics_share_their_counts():
+    # A collection goes by its first batch, and here both metrics have the same counts in that of the look.
+    def counting(**settings):
+        kinds = {f"top{k}": torchmetrics.classification.MulticlassAccuracy(3, top_k=k) for k in (1, 2)}
+        return torchmetrics.MetricCollection(kinds, **settings)
+
+    module, expected = Toy(), counting(compute_groups=False)
+    module.counts = counting()
+    with quiet(module):
+        module.counts.update(torch.eye(3), torch.arange(3))
+    for metrics in (module.counts, expected):
+        metrics.update(torch.eye(3), torch.tensor([1, 1, 1]))
+    assert module.counts.compute() == expected.compute()
+
+
+@pytest.mark.parametrize("kind", [torchmetrics.MeanMetric, lambda: torchmetrics.AUROC("binary")])
+def test_metrics_of_what_has_a_graph_are_spared(kind):
+    module, weight = Toy(), torch.tensor(0.5, requires_grad=True)
+    module.counts = kind()
+    given = [] if kind is torchmetrics.MeanMetric else [torch.tensor([0, 1])]
+
+    def count(factor):
+        module.counts(factor * weight * torch.tensor([0.2, 0.9]), *given)
+
+    count(1)
+    before = module.counts.compute().detach().clone()
+    with quiet(module):
+        for factor in (1, -1):
+            count(factor)
+    assert torch.equal(module.counts.compute(), before)
+
+
+class Counting(Toy):
+    """Keeps numbers of its training in buffers, in one of two ways."""
+
+    def __init__(self, *, in_place):
+        super().__init__()
+        self.in_place, self.losses = in_place, []
+        self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("mean", torch.tensor(1.0))
+        self.net.register_buffer("steps", self.steps)  # one of two names
+
+    def training_step(self, batch, batch_idx):
+        outputs = super().training_step(batch, batch_idx)
+        loss = outputs["loss"].detach()
+        outputs["loss"] = outputs["loss"] / self.mean.clone()
+        if self.training:
+            self.losses.append(float(loss))
+        if self.in_place:
+            self.steps += 1
+            self.mean.mul_(0.9).add_(loss, alpha=0.1)
+        else:
+            self.steps = self.steps + 1
+            self.mean = 0.9 * self.mean + 0.1 * loss
+        return outputs
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("look", [MIR, lambda: Oracle(every_n_steps=2), ScreenHighestLoss])
+def test_buffers_count_steps_of_training_alone(look, in_place, tmp_path):
+    module = Counting(in_place=in_place)
+    callback = RehearsalCallback(look(), pool=pool(), ledger=tmp_path / "l")
+    trainer(callback).fit(module, DataLoader(finetune(), 8))
+    mean = 1.0
+    for loss in module.losses:
+        mean = 0.9 * mean + 0.1 * loss
+    assert len(module.losses) == int(module.steps) == 5
+    assert float(module.mean) == pytest.approx(mean, rel=1e-5)
+    assert not in_place or module.net.steps is module.steps
+
+
+def test_a_graph_from_before_the_look_stays_whole():
+    module = Counting(in_place=True)
+    loss = module.mean * module.net[0].weight.sum()
+    with quiet(module):
+        module.training_step(next(iter(DataLoader(finetune(), 8))), 0)
+    loss.backward()
+    assert bool((module.net[0].weight.grad == 1).all())
+
+
+def test_steps_find_the_folder_of_their_logger_in_every_look(tmp_path):
+    class Asking(Toy):
+        def __init__(self):
+            super().__init__()
+            self.told = []
+
+        def training_step(self, batch, batch_idx):
+            logger = self.logger
+            places = (logger.log_dir, logger.save_dir, logger.root_dir, logger.name, logger.version)
+            self.told.append((self.trainer.log_dir, isinstance(logger, CSVLogger), *places))
+            return super().training_step(batch, batch_idx)
+
+    module, logger = Asking(), CSVLogger(tmp_path, "mine", 3)
+    callback = RehearsalCallback(MIR(), pool=pool(), ledger=tmp_path / "l")
+    trainer(callback, logger=logger).fit(module, DataLoader(finetune(), 8))
+    assert len(module.told) > 5
+    folder = str(tmp_path / "mine" / "version_3")
+    assert {*module.told} == {(folder, True, folder, str(tmp_path), str(tmp_path / "mine"), "mine", 3)}
 
 
 def test_looks_during_training_change_nothing_but_the_draws():

@@ -341,15 +341,19 @@ def test_what_a_penalty_asked_of_the_ledger_is_not_shown_to_the_strategy():
     assert all(names == {"index", "base_correct"} for names in shown)
 
 
-def test_validation_has_no_terms():
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_validation_has_no_terms(with_gradients, weight):
     noting = Noting(1.0)
 
     class Validating(Toy):
         def validation_step(self, batch, batch_idx):
-            self.log("val", self.training_step(batch, batch_idx)["loss"])
+            with torch.set_grad_enabled(with_gradients):
+                self.log("val", self.training_step(batch, batch_idx)["loss"])
 
     module = Validating()
-    run = trainer(RehearsalCallback(Uniform(), pool=pool(), penalties=[noting]))
+    callback = RehearsalCallback(Uniform(), pool=pool(), penalties=[noting], rehearsal_weight=weight)
+    run = trainer(callback, inference_mode=not with_gradients)
     run.fit(module, DataLoader(finetune(), 8), DataLoader(finetune(), 40))
     assert len(noting.steps) == 5
     x, y = finetune().tensors

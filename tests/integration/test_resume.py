@@ -54,14 +54,28 @@ class Run:
 
 
 class Failing(pl.Callback):
-    """Fails in a hook of a batch, counted from 0."""
+    """Fails in a hook of a batch, counted from 0; of the callback, or behind that of the module."""
 
     def __init__(self, hook: str, batch: int) -> None:
         def fail(run: pl.Trainer, *_: Any) -> None:
             if run.fit_loop.epoch_loop.total_batch_idx == batch:
                 raise RuntimeError("enough")
 
+        self.batch = batch
         setattr(self, hook, fail)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not hasattr(self, "on_after_batch_transfer"):
+            return
+        whole = pl_module.on_after_batch_transfer
+
+        def hook(batch: Any, dataloader_idx: int) -> Any:
+            # Lightning counts a batch when it is on the device.
+            if trainer.training and trainer.fit_loop.epoch_loop.total_batch_idx == self.batch - 1:
+                raise RuntimeError("enough")
+            return whole(batch, dataloader_idx)
+
+        pl_module.on_after_batch_transfer = hook
 
 
 def train(
@@ -190,7 +204,7 @@ def test_with_gradient_accumulation(strategy, step, check):
 @pytest.mark.filterwarnings("ignore:.*was called without a model:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*but there is no last checkpoint available:UserWarning")
 @pytest.mark.parametrize("step", range(1, 11))
-@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_backward"])
+@pytest.mark.parametrize("hook", ["on_after_batch_transfer", "on_train_batch_start", "on_before_backward"])
 @pytest.mark.parametrize("strategy", ["mixcd", "gradient_matching"])
 def test_batch_that_failed_is_made_again(strategy, hook, step, tmp_path, monkeypatch):
     # The state of the other generators before each batch would cost too much.

@@ -11,7 +11,7 @@ from lightning_mixcd.partitions import ByColumn, ByLabel, Single
 from lightning_mixcd.penalties import AGEM, GEM
 from lightning_mixcd.schedules import HoldRetention
 from tests.functional.test_projection import slow_cone
-from tests.penalties.replay import assert_same, fit, gradient_of, replay, samples
+from tests.penalties.replay import assert_same, base_net, fit, gradient_of, replay, samples
 from tests.toys import POOL_IDS, Listed, Toy, finetune, flat, pool, trainer, weights
 
 
@@ -82,6 +82,49 @@ def test_accumulated_batches_make_one_gradient_and_one_reference(penalty):
     steps = joined(by_step(module.differentiated), 2)
     assert [(len(fine), len(old)) for fine, old in steps] == [(16, 8)] * 6
     assert_same(module, replay(steps, lambda net, step: turned(net, step)))
+
+
+class Twice(torch.optim.SGD):
+    """Goes by the gradient at the weights to which its gradient leads, as SAM does."""
+
+    def step(self, closure):
+        with torch.enable_grad():
+            loss = closure()
+        [group] = self.param_groups
+        before = [p.detach().clone() for p in group["params"]]
+        with torch.no_grad():
+            for p in group["params"]:
+                p += p.grad
+        with torch.enable_grad():
+            closure()
+        with torch.no_grad():
+            for p, own in zip(group["params"], before, strict=True):
+                p.copy_(own)
+        super().step()
+        return loss
+
+
+def test_gradients_are_turned_each_time_that_an_optimizer_asks_for_them():
+    class Asking(Toy):
+        def configure_optimizers(self):
+            return Twice(self.parameters(), 0.1)
+
+    module, _ = fit([AGEM()], module=Asking(), max_epochs=2)
+    asked = by_step(module.differentiated)
+    assert asked[::2] == asked[1::2]
+    net, acted = base_net(), []
+    for step in asked[::2]:
+        before = [p.detach().clone() for p in net.parameters()]
+        first = turned(net, step, acted=acted)
+        with torch.no_grad():
+            for p, own, gradient in zip(net.parameters(), before, first, strict=True):
+                p.copy_(own + gradient)
+        second = turned(net, step, acted=acted)
+        with torch.no_grad():
+            for p, own, gradient in zip(net.parameters(), before, second, strict=True):
+                p.copy_(own - 0.1 * gradient)
+    assert_same(module, net.state_dict())
+    assert any(acted[1::2])
 
 
 def test_batches_kept_apart_weigh_by_their_rows():
