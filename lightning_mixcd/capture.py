@@ -39,8 +39,8 @@ class Readout:
         module: Name of a submodule whose output is the logits, for a `training_step` that returns a loss
             only; where it is called several times in a step, the last time counts.
         features: Name of the *head*: the submodule that makes logits of one vector per row, its features. By
-            default the last `nn.Linear`, which must have as many outputs as there are logits. Only used where
-            features are asked for.
+            default the last `nn.Linear`, low-rank block and all, which must have as many outputs as there are
+            logits. Only used where features are asked for.
         target: Key, field or position of the targets in the batch, or a function of the batch; by default
             `labels`, `label`, `y`, `target` or `targets`, or the last element of a tuple.
         correctness: `correctness(outputs, batch)` returns a bool per row, `(B,)`, or a pair of that and the
@@ -119,14 +119,16 @@ class Readout:
             model: The module that is trained.
 
         Returns:
-            The named one; the last `nn.Linear` if none is named.
+            The named one; the last `nn.Linear` if none is named, or what `peft` put in its place.
 
         Raises:
             CaptureError: If there is none.
         """
         if self.features is not None:
             return _submodule(model, "features", self.features)
-        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        blocks = [module for module in model.modules() if hasattr(module, "lora_A")]
+        inside = {part for block in blocks for part in block.modules()} - {*blocks}
+        linear = [m for m in model.modules() if m not in inside and isinstance(_without_block(m), nn.Linear)]
         if not linear:
             raise CaptureError(
                 "`features` must name the head, because the model has no `nn.Linear` to take for it: "
@@ -268,8 +270,9 @@ class Readout:
     def _checked(self, head_call: tuple[nn.Module, object] | None, logits: object, rows: int) -> Tensor:
         head, features = head_call or (None, None)
         wrong = False
-        if self.features is None and isinstance(head, nn.Linear) and isinstance(logits, Tensor):
-            wrong = head.out_features != logits.shape[-1]
+        layer = _without_block(head)
+        if self.features is None and isinstance(layer, nn.Linear) and isinstance(logits, Tensor):
+            wrong = layer.out_features != logits.shape[-1]
         if isinstance(features, Tensor) and features.ndim == 2 and len(features) == rows and not wrong:
             return features
         name = "the last `nn.Linear`" if self.features is None else repr(self.features)
@@ -291,6 +294,11 @@ class Readout:
 
 def _given(outputs: object) -> Mapping[str, Any]:
     return outputs if isinstance(outputs, Mapping) else {}
+
+
+# What `peft` put a low-rank block beside; anything else as it is.
+def _without_block(module: nn.Module | None) -> object:
+    return getattr(module, "base_layer", module) if hasattr(module, "lora_A") else module
 
 
 def _submodule(model: nn.Module, argument: str, name: str) -> nn.Module:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -483,6 +484,29 @@ def test_heads_that_get_no_vector_per_row_are_refused(name, expected):
 
 def test_last_linear_layer_is_refused_unless_it_makes_the_logits():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 7))
+    readout = Readout()
+    readout.attach(model, with_features=True)
+    logits = model[0](X)
+    model[1](logits)
+    with pytest.raises(CaptureError, match=r"the last `nn.Linear` puts out no logits"):
+        readout.read({"logits": logits}, (X, LABELS), with_features=True)
+
+
+def with_block(*layers):
+    return inject_adapter_in_model(LoraConfig(r=2, target_modules=["1"]), nn.Sequential(*layers))
+
+
+def test_low_rank_block_is_part_of_its_layer():
+    model = with_block(nn.Linear(2, 3), nn.Linear(3, 2))
+    readout = Readout()
+    readout.attach(model, with_features=True)
+    assert readout.head(model) is model[1]
+    features = readout.read({"logits": model(X)}, (X, LABELS), with_features=True).features
+    assert torch.equal(features, model[0](X))
+
+
+def test_last_layer_with_a_block_is_refused_unless_it_makes_the_logits():
+    model = with_block(nn.Linear(2, 2), nn.Linear(2, 7))
     readout = Readout()
     readout.attach(model, with_features=True)
     logits = model[0](X)

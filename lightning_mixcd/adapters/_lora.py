@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 ADAPTER = "mixcd"  # what `peft` calls our adapter in a layer that may have several
+PREFIX = "base_model.model."  # of names in a `PeftModel`
 
 
 def find_heads(module: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -37,10 +39,13 @@ def find_heads(module: nn.Module, names: Sequence[str] | None) -> dict[str, nn.M
     Raises:
         ValueError: If one of them is not there.
     """
-    parts = dict(module.named_modules())
     if names is None:
-        last = [name for name, part in parts.items() if isinstance(part, nn.Linear)][-1:]
-        return {name: parts[name] for name in last if not _is_shared(module, parts[name])}
+        parts = dict(module.named_modules())
+        taken = {part for block in parts.values() if hasattr(block, "lora_A") for part in block.modules()}
+        free = [name for name, part in parts.items() if isinstance(part, nn.Linear) and part not in taken]
+        places = _places(module)
+        return {name: parts[name] for name in free[-1:] if places[parts[name].weight] <= 1}
+    parts = dict(module.named_modules(remove_duplicate=False))
     if absent := [name for name in names if name not in parts]:
         raise ValueError(
             f"`heads` must name submodules, got {absent}. There are {[name for name in parts if name]}."
@@ -72,7 +77,11 @@ def find_layers(module: nn.Module, targets: Sequence[str] | None, heads: Collect
         )
     left_out = {layer for head in heads for layer in head.modules()}
     named = {name: layer for name, layer in module.named_modules() if layer not in left_out}
-    obstacles = {name: _obstacle(module, name, layer) for name, layer in named.items()}
+    places = _places(module)
+    obstacles = {
+        name: _obstacle(layer, module.get_submodule(name.rpartition(".")[0]), places)
+        for name, layer in named.items()
+    }
     if targets is None:
         found = [name for name, obstacle in obstacles.items() if obstacle is None]
     else:
@@ -91,26 +100,33 @@ def find_layers(module: nn.Module, targets: Sequence[str] | None, heads: Collect
     return found
 
 
-def _obstacle(module: nn.Module, name: str, layer: nn.Module) -> str | None:
+# Of layers and parameters: how many modules have them, whatever they call them.
+def _places(module: nn.Module) -> Counter[object]:
+    parts = [*module.modules()]
+    layers = Counter(layer for part in parts for layer in part._modules.values())  # noqa: SLF001 -- all names
+    return layers + Counter(p for part in parts for p in part.parameters(recurse=False))
+
+
+def _obstacle(layer: nn.Module, parent: nn.Module, places: Counter[object]) -> str | None:
     from transformers.pytorch_utils import Conv1D
 
     if not isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)):
         return type(layer).__name__
     # It reads the weights of its parts and never calls them.
-    if isinstance(module.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
+    if isinstance(parent, nn.MultiheadAttention):
         return "part of nn.MultiheadAttention"
     if isinstance(layer, _ConvNd) and not _is_plain(layer):
         return "with groups, dilation or a padding other than zeros"
-    return "weight shared with another layer" if _is_shared(module, layer) else None
+    if "weight" not in dict(layer.named_parameters(recurse=False)):
+        return "with a weight that is computed"  # anew in each forward, whatever was merged into it
+    if places[layer] > 1:
+        return "put into the module twice"  # only one would be replaced
+    return "weight shared with another layer" if places[layer.weight] > 1 else None
 
 
 # Whether the block that `peft` makes does what it merges.
 def _is_plain(convolution: _ConvNd) -> bool:
     return convolution.groups == 1 and {*convolution.dilation} == {1} and convolution.padding_mode == "zeros"
-
-
-def _is_shared(module: nn.Module, layer: nn.Module) -> bool:
-    return sum(p is layer.weight for _, p in module.named_parameters(remove_duplicate=False)) > 1
 
 
 def add_blocks(module: nn.Module, layers: Sequence[str], *, rank: int, alpha: float, seed: int) -> None:
@@ -130,6 +146,13 @@ def add_blocks(module: nn.Module, layers: Sequence[str], *, rank: int, alpha: fl
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(_config(module, layers, settings), module, adapter_name=ADAPTER)
+    for block in blocks_of(module).values():
+        block.register_forward_hook(_nothing)
+
+
+# In eval mode, an `nn.TransformerEncoderLayer` reads the weights of its layers unless one of them has a hook.
+def _nothing(*_: object) -> None:
+    pass
 
 
 def _config(module: nn.Module, layers: Collection[str], settings: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -184,13 +207,7 @@ def take_out(module: nn.Module, names: Collection[str], *, merge: bool) -> None:
 
 
 def save_blocks(
-    module: nn.Module,
-    folder: str | Path,
-    layers: Collection[nn.Module],
-    heads: Collection[nn.Module],
-    *,
-    rank: int,
-    alpha: float,
+    module: nn.Module, folder: str | Path, layers: Collection[nn.Module], heads: Collection[nn.Module]
 ) -> None:
     """Save blocks and heads as `peft` does.
 
@@ -199,8 +216,6 @@ def save_blocks(
         folder: Where to; made if need be.
         layers: What `peft` put in the place of the layers whose blocks are saved.
         heads: What was trained in full.
-        rank: Rank of a block.
-        alpha: A block's part is scaled by `alpha / rank`.
     """
     from safetensors.torch import save_file
 
@@ -211,7 +226,10 @@ def save_blocks(
         tensors |= {f"{name}.lora_{x}.weight": getattr(block, f"lora_{x}")[ADAPTER].weight for x in "AB"}
     for name, head in trained.items():
         tensors |= {f"{name}.{key}": value for key, value in head.state_dict().items()}
-    settings = {"r": rank, "lora_alpha": alpha, "modules_to_save": [*trained] or None}
+    # In full, because `peft` takes every module for a head whose name ends like that.
+    settings: dict[str, Any] = {"modules_to_save": [f"{PREFIX}{name}" for name in trained] or None}
+    for block in blocks.values():
+        settings |= {"r": block.r[ADAPTER], "lora_alpha": block.lora_alpha[ADAPTER]}
     _config(module, blocks, settings).save_pretrained(str(folder))
-    tensors = {f"base_model.model.{name}": value.detach().contiguous() for name, value in tensors.items()}
+    tensors = {f"{PREFIX}{name}": value.detach().contiguous() for name, value in tensors.items()}
     save_file(tensors, Path(folder, "adapter_model.safetensors"))

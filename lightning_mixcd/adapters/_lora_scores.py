@@ -90,5 +90,7 @@ class Gated(nn.Module):
         Returns:
             What the block adds, or zeros.
         """
-        added: Tensor = self.layer(x * self._scores[0].indicator(self.block))
+        # Scores stay where they are when a copy of the head is run elsewhere.
+        indicator = self._scores[0].indicator(self.block).to(x.device)
+        added: Tensor = self.layer(x * indicator)
         return added

@@ -20,7 +20,7 @@ class Adapter(Callback, ABC):
     added parts begin with `mixcd`, by which a ledger's fingerprint tells them from the base model's.
 
     While it trains, batch normalisation uses the statistics of pretraining and leaves them alone, but for
-    that in a head.
+    that in a head. Training is refused where no optimizer has what was added.
 
     Attributes:
         trainable_parameters: How many numbers are trained, from `setup` on.
@@ -33,6 +33,7 @@ class Adapter(Callback, ABC):
         self.active_blocks: tuple[str, ...] = ()
         self._frozen: list[nn.Parameter] = []
         self._norms: list[nn.Module] = []
+        self._in_heads: set[nn.Module] = set()
 
     @abstractmethod
     def inject(self, module: LightningModule) -> Collection[nn.Parameter]:
@@ -54,11 +55,26 @@ class Adapter(Callback, ABC):
             parameter.requires_grad_(parameter in trained)
         self._norms += [
             part
-            for part in pl_module.modules()
+            for part in {*pl_module.modules()} - self._in_heads
             if isinstance(part, _BatchNorm) and part.training and trained.isdisjoint(part.parameters())
         ]
         if stage == "fit":
             self.trainable_parameters = self.active_parameters = sum(p.numel() for p in trained)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        held = {parameter for group in groups for parameter in group["params"]}
+        # There may be no optimizer, or one with copies of its own, as with DeepSpeed.
+        if held.isdisjoint(pl_module.parameters()):
+            return
+        held.update(self._frozen)
+        added = {name: p for name, p in pl_module.named_parameters() if ".mixcd" in f".{name}"}
+        if absent := [name for name, parameter in added.items() if parameter not in held]:
+            raise ValueError(
+                f"`configure_optimizers` must take all that {type(self).__name__} has added to the module, "
+                f"got optimizers without {absent[:4]}. Give them `self.parameters()`, not those of a part."
+            )
 
     @override
     def on_train_batch_start(
@@ -70,6 +86,11 @@ class Adapter(Callback, ABC):
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.release()
+
+    # For `inject`: the parameters of parts in which batch normalisation learns too, weights or not.
+    def _in_full(self, heads: Collection[nn.Module]) -> list[nn.Parameter]:
+        self._in_heads = {part for head in heads for part in head.modules()}
+        return [parameter for head in heads for parameter in head.parameters()]
 
     def release(self) -> None:
         """Let everything be trained again, and be in train mode, that was before."""

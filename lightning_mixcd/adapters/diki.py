@@ -6,9 +6,17 @@ from types import MethodType
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
 from typing_extensions import override
 
 from lightning_mixcd.adapters._diki_pools import TaskPools
@@ -23,6 +31,8 @@ from lightning_mixcd.transfer import Transfer
 from lightning_mixcd.wiring import call_step
 
 __all__ = ["DIKI"]
+
+OF_ALL = (SequentialSampler, RandomSampler, DistributedSampler)
 
 
 class DIKI(Adapter):
@@ -82,7 +92,9 @@ class DIKI(Adapter):
         check_whole(seed=seed)
         check_range("(0, inf)", "The default is 1.", speed=speed)
         self.task, self.layers, self.length, self.speed = task, layers, length, speed
-        self.calibrated, self.vote, self.heads, self.seed = calibrated, vote, heads, seed
+        self.calibrated, self.vote, self.seed = calibrated, vote, seed
+        # One name is a sequence too, of letters.
+        self.heads = [heads] if isinstance(heads, str) else heads
         self.forwards = 0
         self.pools: TaskPools
 
@@ -95,8 +107,7 @@ class DIKI(Adapter):
         assert isinstance(pools, TaskPools)  # noqa: S101 -- nobody else uses the name
         self.pools = pools
         pools.vote, pools.calibrated = self.vote, self.calibrated
-        heads = find_heads(module, self.heads).values()
-        return [*pools.parameters(), *(p for head in heads for p in head.parameters())]
+        return [*pools.parameters(), *self._in_full(find_heads(module, self.heads).values())]
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -108,6 +119,7 @@ class DIKI(Adapter):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
         if self.pools.needs_features:
             self.pools.fit(torch.cat([*self._features(trainer, pl_module)]))
 
@@ -129,10 +141,19 @@ class DIKI(Adapter):
 
 
 def _in_order(loader: Any) -> DataLoader[Any]:  # noqa: ANN401 -- whatever the trainer was given
+    sampler = getattr(loader, "sampler", None)
+    if isinstance(sampler, DistributedSamplerWrapper):
+        # The user's, that Lightning shares out.
+        sampler = sampler.dataset._sampler  # type: ignore[attr-defined]  # noqa: SLF001
+    rows = sorted(sampler.indices) if isinstance(sampler, SubsetRandomSampler) else None
     counted = isinstance(loader, DataLoader) and hasattr(loader.dataset, "__len__")
-    if not counted or loader.batch_size is None:
+    known = counted and (rows or isinstance(sampler, OF_ALL) or isinstance(loader.dataset, IterableDataset))
+    if not known or loader.batch_size is None:
         raise TypeError(
-            "DIKI needs one `DataLoader` of samples that can be counted, with a `batch_size`, got "
-            f"{type(loader).__name__}. Fit the Gaussian in `on_fit_start`: `callback.pools.fit(features)`."
+            "DIKI needs one `DataLoader` of samples that can be counted, with a `batch_size` and a sampler "
+            "that takes them all or is a `SubsetRandomSampler`, got "
+            f"{type(loader).__name__} with {type(sampler).__name__}. "
+            "Fit the Gaussian in `on_fit_start`: `callback.pools.fit(features)`."
         )
-    return DataLoader(loader.dataset, batch_size=loader.batch_size, collate_fn=loader.collate_fn)
+    settings = {"batch_size": loader.batch_size, "collate_fn": loader.collate_fn}
+    return DataLoader(loader.dataset, sampler=rows, **settings)

@@ -9,6 +9,7 @@ from torch import nn
 from typing_extensions import override
 
 from lightning_mixcd.adapters._lora import (
+    ADAPTER,
     add_blocks,
     blocks_of,
     find_heads,
@@ -31,7 +32,7 @@ class LoRA(Adapter):
     LoRA (Hu et al. 2022, arXiv:2106.09685): layer `W` becomes `W + alpha / rank * B A`, where `B` begins as
     zero. The blocks are those of `peft`, for linear layers and convolutions of any module.
 
-    A module that has blocks already, from an earlier `fit`, goes on with them.
+    A module that has blocks already, from an earlier `fit`, goes on with them, at their `rank` and `alpha`.
 
     Args:
         rank: Rank of a block.
@@ -47,7 +48,7 @@ class LoRA(Adapter):
 
     Raises:
         ValueError: If a number is out of range or `at_end` is no known word; at the start of `fit`, if heads
-            or targets are not there, or cannot have blocks.
+            or targets are not there, or cannot have blocks, or blocks are there with other settings.
         ModuleNotFoundError: At the start of `fit`, if `peft` is not installed.
 
     Example:
@@ -88,8 +89,14 @@ class LoRA(Adapter):
         if not blocks_of(module):
             layers = find_layers(module, self.targets, heads)
             add_blocks(module, layers, rank=self.rank, alpha=self.alpha, seed=self.seed)
-        blocks = (parameters_of(block) for block in blocks_of(module).values())
-        return [p for parts in (*(head.parameters() for head in heads), *blocks) for p in parts]
+        blocks = blocks_of(module).values()
+        sizes = {(block.r[ADAPTER], block.lora_alpha[ADAPTER]) for block in blocks}
+        if sizes != {(self.rank, self.alpha)}:
+            raise ValueError(
+                f"`rank` and `alpha` must be those of the blocks that the module has, {sizes}, got "
+                f"{self.rank} and {self.alpha}. Pass these, or `merge` the blocks first."
+            )
+        return [*self._in_full(heads), *(p for block in blocks for p in parameters_of(block))]
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -140,4 +147,4 @@ class LoRA(Adapter):
         whole = module.get_submodule(part)
         layers = {module.get_submodule(name) for name in self.acting(module)}
         heads = {*find_heads(module, self.heads).values()}
-        save_blocks(whole, folder, layers, heads, rank=self.rank, alpha=self.alpha)
+        save_blocks(whole, folder, layers, heads)

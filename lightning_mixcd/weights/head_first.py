@@ -47,8 +47,7 @@ class HeadFirst(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         _refuse_waiting(trainer)
-        head = dict(pl_module.named_modules()).get(self.head)
-        kept = set() if head is None else {*head.parameters(), *head.modules()}
+        head = dict(pl_module.named_modules(remove_duplicate=False)).get(self.head)
         if head is None or not any(True for _ in head.parameters()):
             raise ValueError(
                 f"`head` must name a submodule with parameters, got {self.head!r}. There are: "
@@ -56,12 +55,8 @@ class HeadFirst(Callback):
             )
         if trainer.global_step >= self.steps:
             return
+        kept = {*head.parameters()}
         self._frozen = [p for p in pl_module.parameters() if p.requires_grad and p not in kept]
-        self._norms = [
-            part
-            for part in pl_module.modules()
-            if isinstance(part, _BatchNorm) and part.training and part not in kept
-        ]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
 
@@ -71,8 +66,11 @@ class HeadFirst(Callback):
     ) -> None:
         if trainer.global_step >= self.steps:
             self._release()
-        for norm in self._norms:
-            norm.eval()
+            return
+        # Those that an adapter holds in eval mode are not in train mode, and stay with it.
+        for part in {*pl_module.modules()} - {*pl_module.get_submodule(self.head).modules()}:
+            if isinstance(part, _BatchNorm) and part.training:
+                self._norms.append(part.eval())
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

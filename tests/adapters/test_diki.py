@@ -3,9 +3,17 @@
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy, normalize
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    default_collate,
+)
 
 from lightning_mixcd import (
     ExactResume,
@@ -117,6 +125,35 @@ def test_gaussian_is_of_batches_as_the_loader_makes_them():
     trainer(diki("one")).fit(module, DataLoader(task(1), batch_size=20, collate_fn=doubled))
     features = normalize(vit().vit(2 * task(1).tensors[0]).last_hidden_state[:, 0], dim=1)
     torch.testing.assert_close(module.mixcd_diki.gaussians.means[0], features.mean(0))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_gaussian_is_of_the_rows_that_the_loader_takes(shared):
+    module, callback = Module(), diki("one")
+    sampler = SubsetRandomSampler([*range(20, 50)])
+    if shared:  # as Lightning does
+        sampler = DistributedSamplerWrapper(sampler, num_replicas=2, rank=0)
+    trainer(callback).fit(module, DataLoader(task(1), batch_size=10, sampler=sampler))
+    features = normalize(vit().vit(task(1).tensors[0][20:50]).last_hidden_state[:, 0], dim=1)
+    torch.testing.assert_close(module.mixcd_diki.gaussians.means[0], features.mean(0))
+    assert callback.forwards == 30
+
+
+def test_sampler_that_may_leave_rows_out_is_refused():
+    loader = DataLoader(task(1), batch_size=10, sampler=WeightedRandomSampler([1.0, 0.0] * 30, 30))
+    with pytest.raises(TypeError, match=r"got DataLoader with WeightedRandomSampler\. Fit the Gaussian"):
+        trainer(diki()).fit(Module(), loader)
+
+
+def test_branch_that_no_optimizer_has_is_refused():
+    class OfTheNetwork(Module):
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.network.parameters())
+
+    with pytest.raises(
+        ValueError, match=r"`configure_optimizers` must take all that DIKI .*self\.parameters"
+    ):
+        trainer(diki()).fit(OfTheNetwork(), loader(1))
 
 
 def test_gate_is_that_of_the_last_callback():
@@ -278,10 +315,11 @@ def test_checkpoint_is_validated_by_a_new_module(tmp_path):
     assert found == expected
 
 
-def test_head_is_trained_too_if_named():
+@pytest.mark.parametrize("heads", [["network.classifier"], "network.classifier"])
+def test_head_is_trained_too_if_named(heads):
     module = Module()
     before = state_of(module)
-    trainer(diki("one", heads=["network.classifier"])).fit(module, loader(1))
+    trainer(diki("one", heads=heads)).fit(module, loader(1))
     after = state_of(module)
     assert moved(before, {name: after[name] for name in before}) == {
         "network.classifier.weight",
@@ -309,7 +347,7 @@ class Stream(IterableDataset):
 
 def test_stream_needs_a_gaussian_by_hand():
     stream = DataLoader(Stream(), batch_size=20)
-    with pytest.raises(TypeError, match=r"with a `batch_size`, got DataLoader\. Fit the Gaussian"):
+    with pytest.raises(TypeError, match=r"with a `batch_size` .*, got DataLoader .*Fit the Gaussian"):
         trainer(diki()).fit(Module(), stream)
 
     class ByHand(pl.Callback):

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import importlib.util
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from peft import PeftModel
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from torch.utils.data import DataLoader
+from transformers.pytorch_utils import Conv1D
 
 from lightning_mixcd import (
     ExactResume,
@@ -27,6 +30,7 @@ from lightning_mixcd import (
 )
 from lightning_mixcd.adapters import LoRA
 from lightning_mixcd.adapters._lora import blocks_of
+from lightning_mixcd.strategies._head import Head
 from tests.adapters.low_rank import CLASSES, Deep, fit, injected, inputs, same
 from tests.tasks.tiny import network
 from tests.toys import Finetune, Toy, finetune, ledger, pool, trainer
@@ -169,17 +173,37 @@ def test_fit_goes_on_with_the_blocks_that_are_there():
     assert not torch.equal(before, bottom)
 
 
+@pytest.mark.parametrize("settings", [{"rank": 4}, {"alpha": 3}])
+def test_fit_with_other_settings_than_those_of_the_blocks_is_refused(settings):
+    module, _ = injected(LoRA(rank=2, alpha=2))
+    with pytest.raises(
+        ValueError, match=r"`rank` and `alpha` must be those .*\(2, 2\.0\).* `merge` the blocks"
+    ):
+        injected(LoRA(**{"rank": 2, **settings}), module)
+
+
 @pytest.mark.parametrize("adapter", CLASSES)
 def test_peft_loads_what_was_saved(adapter, tmp_path):
     callback, module = adapter(rank=2, alpha=3), Deep()
     base = copy.deepcopy(module.net)
     fit(module, callback)
     spread(module)
-    callback.save(module, tmp_path, part="net")
+    # Rank and alpha are those of the blocks, whoever saves them.
+    adapter().save(module, tmp_path, part="net")
     found = PeftModel.from_pretrained(base, tmp_path)
     torch.testing.assert_close(found(inputs()), module.net(inputs()))
     # It is merged there too.
     torch.testing.assert_close(found.merge_and_unload()(inputs()), module.net(inputs()))
+
+
+def test_peft_tells_the_head_from_layers_whose_names_end_like_it(tmp_path):
+    net = nn.Sequential(OrderedDict(pre_head=nn.Linear(4, 4), head=nn.Linear(4, 3)))
+    adapter = LoRA(rank=2)
+    module, base = injected(adapter, Around(net))
+    spread(module)
+    adapter.save(module, tmp_path, part="net")
+    found = PeftModel.from_pretrained(base.net, tmp_path)
+    torch.testing.assert_close(found(inputs()), module.net(inputs()))
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
@@ -244,7 +268,7 @@ def test_bad_arguments_are_refused(settings, rule):
 
 
 def odd():
-    tied, inner = nn.Linear(4, 4), nn.Linear(4, 4)
+    tied, inner, twice = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
     inner.weight = tied.weight
     return Around(
         nn.ModuleDict({
@@ -253,6 +277,10 @@ def odd():
             "grouped": nn.Conv2d(4, 4, 3, groups=2),
             "tied": tied,
             "tied_too": nn.ModuleDict({"inner": inner}),
+            "twice": twice,
+            "again": nn.ModuleDict({"inner": twice}),
+            "normed": parametrizations.weight_norm(nn.Linear(4, 4)),
+            "pruned": prune.identity(nn.Linear(4, 4), "weight"),
             "good": nn.Linear(4, 4),
             "head": nn.Linear(4, 2),
         })
@@ -268,6 +296,9 @@ def odd():
         ({"targets": ["out_proj"]}, r"`net.attention.out_proj` \(part of nn.MultiheadAttention\)"),
         ({"targets": ["grouped"]}, r"`net.grouped` \(with groups"),
         ({"targets": ["tied"]}, r"`net.tied` \(weight shared with another layer\)"),
+        ({"targets": ["twice"]}, r"`net.twice` \(put into the module twice\)"),
+        ({"targets": ["normed"]}, r"`net.normed` \(with a weight that is computed\)"),
+        ({"targets": ["pruned"]}, r"`net.pruned` \(with a weight that is computed\)"),
         ({"targets": ["od"]}, r"`targets` must match .*\['od'\] and none of \['net.good'\]"),
         ({"targets": ["head"]}, r"outside of the heads"),
     ],
@@ -318,6 +349,55 @@ def test_a_head_that_shares_its_weight_is_not_trained():
     }
 
 
+def trained_in(module, adapter):
+    injected(adapter, module)
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("part", ["net", "net.10"])
+def test_another_name_for_a_part_changes_nothing(part):
+    module = Deep()
+    module.other = module.get_submodule(part)
+    assert trained_in(module, LoRA()) == trained_in(Deep(), LoRA())
+
+
+def test_head_may_be_named_by_any_of_its_names():
+    module = Deep()
+    module.other = module.net[10]
+    assert trained_in(module, LoRA(heads=["other"])) == trained_in(Deep(), LoRA())
+
+
+def test_head_is_the_same_once_blocks_are_in():
+    # Those of the second layer have linear layers of their own, behind the head.
+    module = Around(nn.ModuleDict({"head": nn.Linear(4, 2), "body": Conv1D(4, 4)}))
+    first = trained_in(module, LoRA())
+    assert first >= {"net.head.weight", "net.head.bias"}
+    assert trained_in(module, LoRA()) == first
+
+
+@pytest.mark.parametrize("adapter", CLASSES)
+def test_blocks_in_an_encoder_of_torch_act_in_eval_mode(adapter):
+    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    module, _ = injected(adapter(heads=()), Around(encoder))
+    spread(module)
+    x, padded = inputs().view(4, 5, 4), torch.arange(5).expand(4, 5) > 3
+    expected = module.net(x, src_key_padding_mask=padded)[:, :4]
+    module.eval()
+    with torch.no_grad():
+        found = module.net(x, src_key_padding_mask=padded)[:, :4]
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("adapter", CLASSES)
+def test_head_with_a_block_is_a_head_as_a_whole(adapter):
+    module, _ = injected(adapter(heads=()))
+    spread(module)
+    head = Head(Readout().head(module))
+    logits = head(module.net[:-1](inputs()), head.parameters())
+    torch.testing.assert_close(logits, module.net(inputs()))
+
+
 def test_everything_is_let_go_after_an_exception():
     class Breaks(Toy):
         def training_step(self, batch, batch_idx):
@@ -341,9 +421,10 @@ def test_rehearsal_with_separate_readout_finds_the_head():
     assert callback.compute_units > 0
 
 
-def test_batch_normalisation_of_a_head_learns():
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_normalisation_of_a_head_learns(affine):
     module = Deep()
-    module.net[10] = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 3))
+    module.net[10] = nn.Sequential(nn.BatchNorm1d(8, affine=affine), nn.Linear(8, 3))
     fit(module, LoRA(heads=["net.10"]))
     assert module.net[10][0].running_mean.any()
     assert module.net[10][0].num_batches_tracked == 5

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lightning_mixcd import MixCD, Pool, RehearsalCallback
-from lightning_mixcd.adapters import SelectiveLoRA
+from lightning_mixcd.adapters import LoRA, SelectiveLoRA
 from lightning_mixcd.adapters._lora import blocks_of
 from lightning_mixcd.adapters._lora_scores import Scores
 from tests.adapters.low_rank import Deep, fit, injected, inputs, same
@@ -252,6 +252,29 @@ def test_what_acts_is_counted_and_named(scores, caplog):
     assert adapter.trainable_parameters == sum(sizes.values()) + 27 + N
     assert adapter.active_parameters == sum(sizes[name] for name in acting) + 27
     assert f"{len(acting)} of 5 blocks act: {', '.join(acting)}" in caplog.text
+
+
+def optimizers(*parts):
+    return SimpleNamespace(optimizers=[torch.optim.SGD(part.parameters()) for part in parts])
+
+
+def test_scores_that_no_optimizer_has_are_refused():
+    adapter = SelectiveLoRA()
+    module, base = injected(adapter)
+    with pytest.raises(
+        ValueError, match=r"all that SelectiveLoRA has added .* without \['mixcd_scores.scores'\]"
+    ):
+        adapter.on_train_start(optimizers(module.net), module)
+    # One optimizer for each, none, or one with copies.
+    for fine in ((module,), (module.net, module.mixcd_scores), (), (base,)):
+        adapter.on_train_start(optimizers(*fine), module)
+
+
+def test_what_another_adapter_has_added_may_be_left_out():
+    module, _ = injected(SelectiveLoRA())
+    adapter = LoRA()
+    injected(adapter, module)
+    adapter.on_train_start(optimizers(module.net), module)
 
 
 def test_active_share_is_logged():

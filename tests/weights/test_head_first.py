@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_mixcd import ExactResume, MixCD, RehearsalCallback, RehearsalDataModule
+from lightning_mixcd.adapters import LoRA
 from lightning_mixcd.weights import HeadFirst
 from tests.toys import Finetune, OnBatchEnd, Toy, finetune, ledger, pool, trainer
 
@@ -143,3 +144,19 @@ def test_head_without_parameters_is_refused(head):
 def test_no_steps_are_refused():
     with pytest.raises(ValueError, match=r"`steps` must be at least 1, got 0\. Leave the callback"):
         HeadFirst(HEAD, steps=0)
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_statistics_that_an_adapter_holds_stay_held(step):
+    module, callbacks = Normed(), [LoRA(rank=2), HeadFirst(HEAD, steps=2)]
+    trainer(*callbacks[::step]).fit(module, DataLoader(finetune(), 8))
+    assert module.net[1].num_batches_tracked == 0
+    assert module.net[1].training
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_head_may_be_named_by_any_of_its_names():
+    module = Toy()
+    module.other = module.net[3]
+    states = snapshots(module, HeadFirst("other", steps=9))
+    assert {name.rpartition(".")[0] for name in moved(states[0], states[-1])} == {HEAD, "other"}
