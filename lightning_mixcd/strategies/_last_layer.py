@@ -69,8 +69,8 @@ def has_bias(head: nn.Module, strategy: object) -> bool:
     """
     if not isinstance(head, nn.Linear):
         raise ValueError(
-            f"The head must be one `nn.Linear` for {type(strategy).__name__}, got {type(head).__name__}. "
-            "Name the last layer: Readout(features=...)."
+            f"The head must be one `nn.Linear` for {type(strategy).__name__}, got {type(head).__name__} of "
+            f"{type(head).__module__}. Name the last layer, without a low-rank block: Readout(features=...)."
         )
     return head.bias is not None
 
