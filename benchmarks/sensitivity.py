@@ -35,9 +35,9 @@ from lightning_mixcd import (
 )
 from lightning_mixcd.app.base import base_model
 from lightning_mixcd.app.conf import conf_dir, hush, make
+from lightning_mixcd.app.outcome import Outcome
 from lightning_mixcd.app.run import configured_pairing
 from lightning_mixcd.report import Record, read_records
-from lightning_mixcd.report.records import METRICS, damaged_share
 from lightning_mixcd.report.tables import compare
 from lightning_mixcd.strategies import _probing
 from lightning_mixcd.strategies._calibration import Calibration
@@ -156,9 +156,13 @@ def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> Non
     strategy = variant.strategy()
     units = PAIRINGS[data][-1] - (0 if strategy.needs_ledger else len(pairing.pool))
     rehearsal = RehearsalCallback(strategy, max_compute_units=units, seed=seed)
-    logger = CSVLogger(output, "logs", "")
+    outcome, logger = Outcome(rehearsal), CSVLogger(output, "logs", "")
     trainer: Trainer = make(
-        config.trainer, max_epochs=1000, enable_checkpointing=False, logger=logger, callbacks=[rehearsal]
+        config.trainer,
+        max_epochs=1000,
+        enable_checkpointing=False,
+        logger=logger,
+        callbacks=[rehearsal, outcome],
     )
     pool = pairing.pool
     if variant.setting == "lag":
@@ -166,6 +170,7 @@ def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> Non
     start = time.perf_counter()
     with variant.inside():
         finetune(config, trainer, module, pairing, pool, ledger)
+    outcome.collect(trainer)
     Record(
         name=variant.name,
         mix_ratio=config.mix_ratio,
@@ -175,7 +180,7 @@ def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> Non
         new_accuracy=float(trainer.callback_metrics["val/new/accuracy"]),
         compute_units=rehearsal.compute_units,
         seconds=time.perf_counter() - start,
-        damaged_share=damaged_share(output / METRICS),
+        damaged_share=outcome.damaged_share,
         steps=trainer.global_step,
     ).write(output)
 

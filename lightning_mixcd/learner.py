@@ -51,6 +51,8 @@ class Learner:
         self._share: Tensor | None = None  # as last reported
         self._lessons = 0  # since then; and the rows learnt from in these:
         self._damaged, self._rows = torch.zeros((), dtype=torch.int64, device=device), 0
+        # Damaged rows and all, learnt from up to the last report; None if an earlier version did not count.
+        self._run: Tensor | None = torch.zeros(2, dtype=torch.int64, device=device)
         self._lesson = torch.zeros(2, dtype=torch.int64, device=device)  # damaged and base-correct rows of it
 
     def add(self, ticket: Ticket, reading: Reading) -> None:
@@ -76,25 +78,28 @@ class Learner:
             self._lesson = torch.zeros_like(self._lesson)
         else:
             self._lesson = torch.stack([known & ~outcome.correct, known]).sum(dim=1)
+            self._rows += len(outcome.index)
         self._pending = []
         if tally is not None:
             self.strategy.update(self._total(tally), steps=self.steps)
         self.steps = 0.0
         self._lessons += 1
         self._damaged = self._damaged + self._lesson[0]
-        self._rows += len(outcome.index)
 
     def damaged_share(self) -> Tensor | None:
         """Return which share of the rows learnt from since the last call was damaged, on all ranks together.
 
         Returns:
-            0-dim tensor on the device, NaN where there was no row; without a lesson since, what the last call
-            returned; None before the first lesson.
+            0-dim tensor on the device; without a row since, what the last call returned; NaN before the first
+            row, None before the first lesson.
         """
         if self._lessons:
-            damaged, rows = self._total(self._counts(self._damaged, self._rows)).unbind()
+            counts = self._counts()
+            self._run = None if self._run is None else self._run + counts
+            damaged, rows = self._total(counts).unbind()
             self._lessons, self._damaged, self._rows = 0, torch.zeros_like(self._damaged), 0
-            self._share = damaged / rows
+            before = damaged / rows if self._share is None else self._share
+            self._share = torch.where(rows > 0, damaged / rows, before)
         return self._share
 
     def damage_rate(self) -> Tensor:
@@ -126,8 +131,8 @@ class Learner:
             features=reading.features,
         )
 
-    def _counts(self, damaged: Tensor, rows: int) -> Tensor:
-        return torch.stack([damaged, to_device(torch.tensor(rows), self.device)])
+    def _counts(self) -> Tensor:
+        return torch.stack([self._damaged, to_device(torch.tensor(self._rows), self.device)])
 
     # All rows, on the host. A sum of them would be rounded in another order once more rows come to it.
     def _pending_rows(self) -> dict[str, Tensor]:
@@ -153,15 +158,17 @@ class Learner:
             together: Whether all processes are here, so that each can add its part.
 
         Returns:
-            The state.
+            The state; under "run", of the rows learnt from since the beginning, how many were damaged and how
+            many there were, `(2,)`; None if an earlier version did not count.
         """
-        total, rows = self._total if together else torch.clone, self._pending_rows()
+        total, rows, counts = self._total if together else torch.clone, self._pending_rows(), self._counts()
         return {
             "steps": self.steps,
             "pending": self._everyones(rows) if together else [rows],
             "share": self._share,
             "lessons": self._lessons,
-            "learnt": total(self._counts(self._damaged, self._rows)),
+            "run": None if self._run is None else total(self._run + counts),
+            "learnt": total(counts),
         }
 
     def load_state_dict(self, state: dict[str, Any], *, rank: int, size: int) -> None:
@@ -178,8 +185,9 @@ class Learner:
         pending = state["pending"]
         mine = [pending[rank]] if len(pending) == size else pending if rank == 0 else []
         self._pending = [self._restored(rows) for rows in mine if rows]
-        learnt = state["learnt"] * (rank == 0)
+        learnt, run = state["learnt"] * (rank == 0), state.get("run")
         self._damaged, self._rows = learnt[0].to(self.device), int(learnt[1])
+        self._run = None if run is None else (run * (rank == 0) - learnt).to(self.device)
 
 
 def _own(ticket: Ticket) -> Ticket:

@@ -233,7 +233,7 @@ def lone_learner():
 
 def give_lesson(learner, right):
     index = torch.arange(len(right))
-    learner.add({"index": index, "base_correct": index >= 0}, Reading(torch.tensor(right)))
+    learner.add({"index": index, "base_correct": index >= 0}, Reading(torch.tensor(right, dtype=torch.bool)))
     learner.learn()
 
 
@@ -244,6 +244,7 @@ def test_first_process_alone_goes_on_with_what_all_have_counted(rank, share):
     state = learner.state_dict(together=True)
     give_lesson(learner, [False, False])
     learner.load_state_dict(state, rank=rank, size=2)
+    assert learner.state_dict(together=True)["run"].tolist() == [1 - rank, 4 * (1 - rank)]
     assert float(learner.damaged_share()) == pytest.approx(share, nan_ok=True)
 
 
@@ -257,6 +258,41 @@ def test_share_of_damaged_rows_stays_until_the_next_lesson_and_over_a_checkpoint
         assert float(each.damaged_share()) == 0.25
         give_lesson(each, [True, False])
         assert float(each.damaged_share()) == 0.5
+
+
+def test_share_stays_while_nothing_is_rehearsed():
+    learner = lone_learner()
+    give_lesson(learner, [])
+    assert learner.damaged_share().isnan()
+    give_lesson(learner, [True, True, True, False])
+    assert float(learner.damaged_share()) == 0.25
+    give_lesson(learner, [])
+    assert float(learner.damaged_share()) == 0.25
+
+
+def test_each_row_of_a_run_counts_once_whenever_it_is_reported_and_resumed():
+    learner = lone_learner()
+    for right in ([True] * 5, [False], [], [False, True]):
+        give_lesson(learner, right)
+        learner.damaged_share()
+        give_lesson(learner, right)
+        resumed = lone_learner()
+        resumed.load_state_dict(learner.state_dict(together=True), rank=0, size=1)
+        learner = resumed
+    learner.add({"index": torch.arange(1)}, Reading(torch.tensor([False])))
+    learner.learn()  # it is not known what the base model had right
+    assert learner.state_dict(together=True)["run"].tolist() == [2 * 2, 2 * 8]
+
+
+def test_rows_of_a_run_are_not_known_where_an_earlier_version_did_not_count_them():
+    learner = lone_learner()
+    give_lesson(learner, [True])
+    earlier = learner.state_dict(together=True)
+    del earlier["run"]
+    learner.load_state_dict(earlier, rank=0, size=1)
+    give_lesson(learner, [True])
+    assert float(learner.damaged_share()) == 0
+    assert learner.state_dict(together=True)["run"] is None
 
 
 class Noting(MixCD):

@@ -27,7 +27,7 @@ from lightning_mixcd.app.run import (
 from lightning_mixcd.callback import RehearsalCallback
 from lightning_mixcd.data import RehearsalDataModule
 from lightning_mixcd.ledger import Ledger
-from lightning_mixcd.report.records import FILE, METRICS, Record, damaged_share
+from lightning_mixcd.report.records import FILE, METRICS, Record
 from lightning_mixcd.tasks import Pairing
 from lightning_mixcd.weights import wise_ft_curve
 
@@ -46,12 +46,16 @@ def train(config: DictConfig) -> Record:
 
     Returns:
         What the run measured, also written to the run's folder.
+
+    Raises:
+        FileNotFoundError: If the checkpoint to resume from is not there.
     """
     hush()
     name = method_name(config)
     check_options(config)
     if config.ledger:
         Ledger.open(config.ledger)  # refuses what is none, where `fit` would record one
+    _check_resumed(config.ckpt_path)
     rehearsal, others = callbacks(config)
     with own_folder(config) as output:
         return _train(config, rehearsal, others, name=name, output=output)
@@ -76,8 +80,6 @@ def _train(
     trainer.fit(module, datamodule=data, ckpt_path=config.ckpt_path)
     seconds = time.perf_counter() - start
     outcome.collect(trainer)
-    whole = config.ckpt_path is None  # else time and log are of what was left to do
-    share = damaged_share(output / METRICS) if whole and trainer.is_global_zero else None
     if not outcome.measured:
         trainer.validate(module, datamodule=data, verbose=False)
     record = Record(
@@ -88,8 +90,8 @@ def _train(
         prior_accuracy=float(trainer.callback_metrics[PRIOR]),
         new_accuracy=float(trainer.callback_metrics[NEW]),
         compute_units=outcome.compute_units,
-        seconds=seconds if whole else None,
-        damaged_share=share,
+        seconds=seconds if config.ckpt_path is None else None,  # else of what was left to do
+        damaged_share=outcome.damaged_share,
         steps=outcome.steps,
         exhausted=outcome.exhausted,
         rehearsal_weight=config.rehearsal_weight,
@@ -106,6 +108,15 @@ def _train(
             point = replace(record, alpha=alpha, prior_accuracy=found[PRIOR], new_accuracy=found[NEW])
             keep(point, output / wise_ft_folder(alpha))
     return record
+
+
+def _check_resumed(path: str | None) -> None:
+    # Lightning takes words and addresses too.
+    if path and path.endswith(".ckpt") and "://" not in path and not Path(path).exists():
+        raise FileNotFoundError(
+            f"`ckpt_path` must be a checkpoint that is there, got {Path(path).absolute()}. Look into the "
+            "folder of the run that this one is to continue."
+        )
 
 
 def _data(config: DictConfig, pairing: Pairing, ledger: Path) -> RehearsalDataModule:

@@ -3,12 +3,15 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
 import numpy.typing as npt
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from typing_extensions import override
 
 from lightning_mixcd.app.conf import conf_dir, hush, make, refuse_hidden
 from lightning_mixcd.app.finished_run import FinishedRun, load_run
@@ -25,7 +28,7 @@ from lightning_mixcd.report.picture import Value
 from lightning_mixcd.report.saving import save_rows
 from lightning_mixcd.report.style import short
 
-__all__ = ["explain", "main"]
+__all__ = ["NeedsRun", "explain", "main"]
 
 COLUMN = "influence"
 OURS = ("queries", "side", "rank", "score")  # columns of the table
@@ -36,6 +39,21 @@ NOTES = (
     "what rehearsal did. Trust ranks more than sizes.",
     "Of many predictions that were asked about together, those with the highest loss are shown.",
 )
+
+
+class NeedsRun(Callback):
+    """Ends the command where `run` is missing, before Hydra fails to name a folder after it."""
+
+    @override
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if OmegaConf.is_missing(config, "run"):
+            # Hydra would make a warning of an error.
+            raise SystemExit(
+                "`run` must be the folder of one run of `mixcd-train`, got none. Give for example "
+                "run=outputs/2026-01-31/12-00-00."
+            )
+
+    on_multirun_start = on_run_start
 
 
 def explain(config: DictConfig, output: Path) -> list[Explanation]:

@@ -1,5 +1,6 @@
 """What a run came to, also where Lightning trained it in processes of its own."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -26,12 +27,15 @@ class Outcome(Callback):
         measured: Whether the run was validated behind the last of them.
         compute_units: As of the callback.
         exhausted: As of the callback.
+        damaged_share: Share of the rows learnt from that were damaged, of all processes and since the run
+            began, resumed or not; None if there was none or an earlier version began it.
     """
 
     def __init__(self, rehearsal: RehearsalCallback, measures: Sequence[str] = ()) -> None:
         self.rehearsal, self.measures = rehearsal, measures
         self.steps, self.compute_units = 0, 0
         self.measured = self.exhausted = False
+        self.damaged_share: float | None = None
         self._step = -1  # of the last validation, which need not be the last one of the run
 
     @override
@@ -55,6 +59,7 @@ class Outcome(Callback):
                 "measured": self._step == trainer.global_step,
                 "compute_units": self.rehearsal.compute_units,
                 "exhausted": self.rehearsal.exhausted,
+                "damaged_share": self._share(),
             }
             trainer.callback_metrics.update({f"run/{name}": torch.tensor(n) for name, n in counts.items()})
 
@@ -66,3 +71,9 @@ class Outcome(Callback):
         """
         for name in ("steps", "measured", "compute_units", "exhausted"):
             setattr(self, name, trainer.callback_metrics[f"run/{name}"].item())
+        share = trainer.callback_metrics["run/damaged_share"].item()
+        self.damaged_share = None if math.isnan(share) else share
+
+    def _share(self) -> float:
+        counts = self.rehearsal.state_dict()["learner"]["run"]
+        return math.nan if counts is None else float(counts[0] / counts[1])

@@ -26,10 +26,11 @@ def main(config: DictConfig) -> None:
 
     from lightning_mixcd.app.base import base_model
     from lightning_mixcd.app.chain import chain_base
-    from lightning_mixcd.app.run import configured_pairing
+    from lightning_mixcd.app.run import check_options, configured_pairing
     from lightning_mixcd.ledger import Ledger
 
     hush()
+    check_options(config)
     chain = config.get("stages")
     path = chain_base(config) if chain else base_model(config, configured_pairing(config))[1]
     ledger = Ledger.open(path)

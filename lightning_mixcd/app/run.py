@@ -13,16 +13,16 @@ from hydra.types import RunMode
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from omegaconf import DictConfig, ListConfig, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from torch.utils.data import Dataset, Subset
 
-from lightning_mixcd.app.conf import make
+from lightning_mixcd.app.conf import conf_dir, make
 from lightning_mixcd.app.true_rates import TrueRates
 from lightning_mixcd.callback import RehearsalCallback
 from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.data.streams import Streams
-from lightning_mixcd.errors import check_whole
+from lightning_mixcd.errors import check_counts, check_whole
 from lightning_mixcd.record import column_values
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.strategies import MixCD, Oracle
@@ -48,14 +48,17 @@ def check_options(config: DictConfig) -> None:
         config: The app's configuration.
 
     Raises:
-        TypeError: If `wise_ft` is no list of numbers.
-        ValueError: If `mix_ratio`, `wise_ft` or the trainer's `limit_val_batches` is out of range, the
-            trainer has a logger of its own, every run of a sweep would start processes of its own, or the
-            run's folder would be elsewhere than its name says.
+        TypeError: If `wise_ft` is no list of numbers, or `true_rates_every` no whole number.
+        ValueError: If `mix_ratio`, `wise_ft`, `true_rates_every` or the trainer's `limit_val_batches` is out
+            of range, `base` has a key that says nothing, the trainer has a logger of its own, every run of a
+            sweep would start processes of its own, or the run's folder would be elsewhere than its name says.
     """
     Ration(config.mix_ratio)
     _check_wise_ft(config.wise_ft)
     _check_folder()
+    _check_base(config.base)
+    if config.true_rates_every is not None:
+        check_counts("Leave it out to log none.", true_rates_every=config.true_rates_every)
     if config.trainer.get("limit_val_batches") == 0:
         raise ValueError(
             "`trainer.limit_val_batches` must not be 0, since a run is measured at its end. Take "
@@ -103,6 +106,16 @@ def _check_wise_ft(points: Any) -> None:  # noqa: ANN401 -- refuses what is no l
         raise ValueError(
             f"`wise_ft` must be points that differ in six digits, got {points} with several for {same}. "
             "Leave all but one of these out."
+        )
+
+
+# With a plus Hydra takes any.
+def _check_base(base: DictConfig) -> None:
+    known = [*OmegaConf.load(Path(conf_dir(), "train.yaml")).base]
+    if unknown := [key for key in base if key not in known]:
+        raise ValueError(
+            f"`base` must have no keys but {known}, got {unknown}. Leave these out: all else is as for "
+            "finetuning, by `model` and `trainer`."
         )
 
 

@@ -26,11 +26,13 @@ def calibration(sweep: Sweep) -> Picture | None:
     Returns:
         The figure; None where no true rates were logged.
     """
-    rows = [row for group in sweep.groups for row in _calibrated(sweep, group)]
-    if not rows:
+    found = {group: of_group for group in sweep.groups if (of_group := _calibrated(sweep, group))}
+    if not found:
         return None
-    figure = Figure(figsize=(4.6, 4.4))
-    axes = figure.subplots()
+    rows = [row for of_group in found.values() for row in of_group]
+    settings = sorted({setting for _, setting in found})
+    figure = Figure(figsize=(4.6, 4.4 * len(settings)))
+    panels = figure.subplots(len(settings), squeeze=False, sharex=True, sharey=True)[:, 0]
     caption = (
         "On the dotted line an estimate is right; below it, damage is overrated. Bins and times are sorted "
         f"into {BUCKETS} groups by the estimated rate; each point is the mean estimate and the mean truth of "
@@ -38,16 +40,16 @@ def calibration(sweep: Sweep) -> Picture | None:
     )
     picture = Picture("calibration", "Calibration of estimated damage rates", caption, rows, figure)
     top = 100 * max(max(float(row["true"]), float(row["estimated"])) for row in rows)
-    axes.plot([0, top], [0, top], color="#000000", ls=":", lw=1)
-    for group in sweep.groups:
-        own = [row for row in rows if (row["method"], row["setting"]) == (group[0], str(group[1]))]
-        if own:
-            _draw(picture, axes, sweep, group, own)
-    # An interval over two seeds may reach far beyond what a rate can be.
-    axes.set_ylim(-2, min(100.0, 1.3 * top) + 2)
-    axes.set_xlabel("estimated damage rate (%)")
-    axes.set_ylabel("true damage rate (%)")
-    axes.grid(alpha=0.3)
+    for axes, setting in zip(panels, settings, strict=True):
+        axes.set_title(sweep.setting(setting), fontsize=9, loc="left")
+        axes.plot([0, top], [0, top], color="#000000", ls=":", lw=1)
+        for group in (group for group in found if group[1] == setting):
+            _draw(picture, axes, sweep, group, found[group])
+        # An interval over two seeds may reach far beyond what a rate can be.
+        axes.set_ylim(-2, min(100.0, 1.3 * top) + 2)
+        axes.set_ylabel("true damage rate (%)")
+        axes.grid(alpha=0.3)
+    panels[-1].set_xlabel("estimated damage rate (%)")
     return picture
 
 

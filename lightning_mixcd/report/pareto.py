@@ -116,18 +116,12 @@ def _name_at_edge(picture: Picture, axes: Axes, group: tuple[str, str], point: F
 
 
 def _spent(sweep: Sweep) -> str:
-    # An oracle's looks are free.
     rows = [row for row in sweep.rows if not row.name.startswith(ORACLE)] or sweep.rows
-    steps, units = [row.steps for row in rows], [row.compute_units for row in rows]
+    steps, units = [row.steps for row in sweep.rows], [row.compute_units for row in rows]
+    free = "; those of oracles look for free" if len(rows) < len(sweep.rows) else ""
     if all(row.exhausted for row in rows) and max(units) <= (1 + OVERSHOT) * min(units):
-        return (
-            f"All runs ended at equal compute, {np.mean(units):,.0f} units; those of oracles look for free."
-        )
+        return f"All runs ended at equal compute, {np.mean(units):,.0f} units{free}."
+    spent = f"{min(units):,.0f} to {max(units):,.0f} compute units{free}."
     if len({*steps}) == 1:
-        return (
-            f"All runs made {steps[0]:,.0f} steps, at {min(units):,.0f} to {max(units):,.0f} compute units."
-        )
-    return (
-        f"Runs differ in what they spent: {min(steps):,.0f} to {max(steps):,.0f} steps, {min(units):,.0f} to "
-        f"{max(units):,.0f} compute units."
-    )
+        return f"All runs made {steps[0]:,.0f} steps, at {spent}"
+    return f"Runs differ in what they spent: {min(steps):,.0f} to {max(steps):,.0f} steps, {spent}"

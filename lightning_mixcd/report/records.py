@@ -2,8 +2,6 @@
 
 import csv
 import json
-import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 
 from lightning_mixcd.report.files import files_named, write_text
 
-__all__ = ["Record", "Setting", "damaged_share", "incomplete_runs", "read_logged", "read_records"]
+__all__ = ["Record", "Setting", "incomplete_runs", "read_logged", "read_records"]
 
 FILE = "result.json"
 METRICS = Path("logs", "metrics.csv")  # as `conf/logger/csv.yaml` has it
@@ -50,8 +48,8 @@ class Record:
         new_accuracy: On the new task's validation set, in [0, 1].
         compute_units: Sample-forwards + 2 x sample-backwards, ledger and extra passes included.
         seconds: Wall-clock time of `fit`; None of a run that went on from a checkpoint.
-        damaged_share: Share of the rehearsed samples that were damaged, over the run; None if not logged, and
-            of a run that went on from a checkpoint.
+        damaged_share: Share of the rehearsed samples that were damaged, over the run; None if not known. Of
+            earlier releases the mean of what was logged.
         steps: Optimizer steps made.
         exhausted: Whether the run was ended because its compute units were spent.
         rehearsal_weight: Weight of a rehearsed sample in the loss.
@@ -204,21 +202,3 @@ def read_logged(metrics: str | Path, prefix: str) -> dict[str, dict[int, float]]
             f"{metrics} is damaged ({error!r}). Run again, or delete it to leave the run out of curves."
         ) from error
     return dict(sorted(found.items()))
-
-
-def damaged_share(metrics: Path) -> float | None:
-    """Return the share of what a run rehearsed that was damaged.
-
-    Args:
-        metrics: As for `read_logged`.
-
-    Returns:
-        The mean of what was logged, in [0, 1]; None where nothing was.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
-    logged = read_logged(metrics, "rehearsal/damaged_share")
-    # Not a number where no rehearsed row was read.
-    shares = [share for by_step in logged.values() for share in by_step.values() if not math.isnan(share)]
-    return statistics.fmean(shares) if shares else None

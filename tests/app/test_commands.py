@@ -161,6 +161,13 @@ def test_folders_of_a_sweep_are_named_after_what_it_runs_over(tmp_path):
     ]
 
 
+def test_record_refuses_options_that_do_nothing(tmp_path):
+    done = run(tmp_path, "mixcd-record", *SHORT, "+base.epochs=50")
+    assert done.returncode == 1
+    assert "`base` must have no keys but" in done.stderr
+    assert not (tmp_path / "base").exists()
+
+
 def test_configuration_that_would_not_be_read_is_refused(tmp_path):
     (file := tmp_path / "myconf" / "strategy" / "mixcd.yaml").parent.mkdir(parents=True)
     file.write_text("_target_: lightning_mixcd.MixCD\n")

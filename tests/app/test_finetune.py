@@ -1,5 +1,7 @@
 """What a run of the app measures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from omegaconf import OmegaConf
 from lightning_mixcd.app import chain, finetune
 from lightning_mixcd.app.run import check_options
 from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.learner import Learner
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.records import METRICS, read_records
 from lightning_mixcd.tasks import Classifier, Digits, mlp
@@ -115,6 +118,13 @@ def test_what_two_processes_counted_is_in_the_record(tmp_path):
         ("wise_ft=['0.5']", "`wise_ft` must be a list of numbers"),
         ("wise_ft=[0.5,0.5000001,1]", r"`wise_ft` must .* six digits, .* several for \['wise_ft_0.5'\]"),
         ("ledger=nowhere", "ledger"),
+        ("+base.epochs=50", r"`base` must have no keys but .*'max_epochs'.*, got \['epochs'\]"),
+        (
+            "ckpt_path=nowhere.ckpt",
+            "`ckpt_path` must be a checkpoint that is there, got /|must be empty for a chain",
+        ),
+        ("true_rates_every=-1", "`true_rates_every` must be at least 1, got -1"),
+        ("true_rates_every=often", "`true_rates_every` must be a whole number, got 'often'"),
     ],
 )
 def test_what_could_not_end_well_is_refused_before_anything_is_made(
@@ -158,17 +168,33 @@ def test_log_of_an_earlier_run_is_not_taken_for_that_of_a_run_without_one(tmp_pa
     assert not log.exists()
 
 
+def test_damaged_share_is_of_all_rows_however_many_come_at_a_time(tmp_path, monkeypatch):
+    outcomes, outcome = [], Learner._outcome
+    monkeypatch.setattr(Learner, "_outcome", lambda self: outcomes.append(outcome(self)) or outcomes[-1])
+    shrinking = [
+        "schedule=warm_down",
+        "schedule.steps=12",
+        "strategy=uniform_correct",
+        "trainer.log_every_n_steps=3",
+    ]
+    record = finetune.train(composed(tmp_path, "base.max_epochs=1", "trainer.max_epochs=2", *shrinking))
+    right = np.concatenate([found.correct for found in outcomes])  # rows that the base model had right
+    assert len({len(found.index) for found in outcomes}) > 2
+    assert record.damaged_share == pytest.approx(1 - right.mean())
+
+
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-def test_record_of_a_resumed_run_leaves_out_what_it_knows_a_part_of_only(tmp_path):
-    logged = ["base.max_epochs=1", "trainer.log_every_n_steps=1"]
-    begun = finetune.train(composed(tmp_path / "begun", *logged, "trainer.max_epochs=1"))
+def test_record_of_a_resumed_run_is_that_of_one_left_alone_but_for_the_time(tmp_path):
+    short = ["base.max_epochs=1", "trainer.log_every_n_steps=3"]
+    begun = finetune.train(composed(tmp_path / "begun", *short, "trainer.max_epochs=1"))
     [path] = (tmp_path / "begun").rglob("*.ckpt")
     assert begun.checkpoints == (path.relative_to(tmp_path / "begun").as_posix(),)
-    assert begun.seconds > 0
-    assert begun.damaged_share is not None
+    whole = finetune.train(composed(tmp_path / "whole", *short, "trainer.max_epochs=2"))
     resumed = ["trainer.max_epochs=2", f"ckpt_path='{path}'"]
-    record = finetune.train(composed(tmp_path / "resumed", *logged, *resumed))
-    assert (record.steps, record.seconds, record.damaged_share) == (22, None, None)
+    record = finetune.train(composed(tmp_path / "resumed", *short, *resumed))
+    assert whole.seconds > 0
+    assert (record.steps, record.damaged_share) == (22, whole.damaged_share)
+    assert replace(record, seconds=whole.seconds) == whole
 
 
 def test_record_tells_what_options_of_the_data_came_to_whatever_the_seed(tmp_path, monkeypatch):

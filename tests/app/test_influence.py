@@ -220,6 +220,15 @@ def test_scores_of_an_earlier_call_do_not_stay_beside_those_of_this_one(run):
     assert {path.name for path in output.glob("scores_*")} == {"scores_1.npy", "scores_4.npy"}
 
 
+@pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["one", "sweep"])
+def test_command_without_a_run_asks_for_one(sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mixcd-influence", *sweep])
+    with pytest.raises(SystemExit, match=r"^`run` must be the folder of one run of `mixcd-train`, got none"):
+        main()
+    assert not [*tmp_path.iterdir()]
+
+
 def test_command_prints_a_table_and_says_where_the_rest_is(run, monkeypatch, capsys):
     monkeypatch.chdir(run.parent)
     arguments = [

@@ -21,6 +21,15 @@ def test_calibration_is_the_truth_where_the_estimate_is_alike(tmp_path):
     assert [row["true"] for row in rows] == pytest.approx([0.2, 0.4, 0.6])
 
 
+def test_each_setting_has_a_panel_that_names_it(tmp_path):
+    for weight, true in ((3.0, (0.3, 0.5)), (1.0, (0.2, 0.4))):
+        of = record("mixcd", rehearsal_weight=weight)
+        write_run(tmp_path / str(weight), of, rates=(0.11, 0.55), true=true)
+    panels = calibration(read_sweep(tmp_path)).figure.axes
+    drawn = {panel.get_title("left"): [*panel.lines[-1].get_ydata()] for panel in panels}
+    assert drawn == {"weight 1": pytest.approx([20, 40]), "weight 3": pytest.approx([30, 50])}
+
+
 def test_only_steps_with_both_rates_count(tmp_path):
     write_sweep(tmp_path, ["mixcd"], seeds=1)
     path = tmp_path / "run0-0" / "logs" / "metrics.csv"

@@ -64,7 +64,24 @@ def test_caption_says_what_is_equal(tmp_path, second, said):
 def test_caption_says_equal_compute_though_oracles_look_for_free(tmp_path):
     write_run(tmp_path / "a", record("uniform", exhausted=True))
     write_run(tmp_path / "b", record("oracle", steps=50))
-    assert "All runs ended at equal compute, 1,000 units" in pareto(read_sweep(tmp_path)).caption
+    caption = pareto(read_sweep(tmp_path)).caption
+    assert "All runs ended at equal compute, 1,000 units; those of oracles look for free." in caption
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [(30, "All runs made 30 steps, at 1"), (31, "Runs differ in what they spent: 30 to 31 steps, 1")],
+)
+def test_caption_says_of_oracles_alone_that_they_look_for_free(steps, said, tmp_path):
+    write_run(tmp_path / "a", record("uniform"))
+    write_run(tmp_path / "b", replace(record("mixcd"), compute_units=1500))
+    without = pareto(read_sweep(tmp_path)).caption
+    write_run(tmp_path / "c", replace(record("oracle", steps=steps), compute_units=9000))
+    assert (
+        f"{said},000 to 1,500 compute units; those of oracles look for free."
+        in pareto(read_sweep(tmp_path)).caption
+    )
+    assert "All runs made 30 steps, at 1,000 to 1,500 compute units." in without
 
 
 @pytest.mark.parametrize(("more", "said"), [(10, "All runs ended at equal compute"), (600, "Runs differ")])

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from lightning_mixcd.report import Record, read_logged, read_records
-from lightning_mixcd.report.records import damaged_share
 
 GOOD = Record("mixcd", 0.25, 3, "digits", 0.9, 0.8, 1234, 2.5, penalties=("ewc", "lwf"), exhausted=True)
 
@@ -95,9 +94,8 @@ def test_runs_of_different_data_are_not_mixed(tmp_path):
         read_records(tmp_path)
 
 
-def test_damaged_share_is_the_mean_of_what_was_logged(tmp_path):
+def test_what_was_logged_is_read_by_name_and_step(tmp_path):
     metrics = tmp_path / "metrics.csv"
-    assert damaged_share(metrics) is None
-    metrics.write_text("step,rehearsal/damaged_share\n0,0.5\n1,\n2,nan\n3,0.25\n")
-    assert damaged_share(metrics) == 0.375
+    assert read_logged(metrics, "rehearsal/") == {}
+    metrics.write_text("step,loss,rehearsal/damaged_share\n0,1,0.5\n1,2,\n2,3,nan\n3,4,0.25\n")
     assert [*read_logged(str(metrics), "rehearsal/")["rehearsal/damaged_share"]] == [0, 2, 3]
