@@ -93,8 +93,9 @@ class Look(ModelLook):
         if weights is not None:
             used = {name: weights[name].detach().requires_grad_() for name in used if name in weights}
             weights = {**weights, **used}
+        made_by = "training_step" if self._readout.step is None else "Readout(step=...)"
         with self._looking(), self._differentiable():
-            loss = loss_of(self._run(batch, weights))
+            loss = loss_of(self._run(batch, weights), made_by)
             if self.scaler is None:
                 return self._differentiate(loss, used, n_rows(batch))
             scale = self.scaler.scale(torch.ones((), device=loss.device))
@@ -210,7 +211,7 @@ def loss_of(outputs: object, step: str = "training_step") -> Tensor:
 
     Args:
         outputs: A loss, or a mapping with one.
-        step: Name of the step, for the message.
+        step: What returned it, for the message.
 
     Returns:
         The loss, 0-dim, with its graph.

@@ -52,7 +52,7 @@ def record_ledger(
     Args:
         model: The base model, on the device it should run on: a LightningModule, whose `training_step` is
             called without gradients, or a plain module whose forward returns logits. Within `torch.autocast`
-            it runs in that precision.
+            it runs in that precision. Batches pass its own transfer hooks, none of a datamodule.
         pool: The pretrain samples, N of them, in an order that stays.
         path: Folder of the ledger.
         readout: Where correctness is to be found; see `Readout`.

@@ -103,6 +103,7 @@ class Session:
             LedgerError: If the ledger is of another base model, or missing when it can no longer be made.
             ValueError: If strategy, penalties and schedule cannot work together.
         """
+        self.terms.check()  # before what takes long
         self._transfer.begin()
         baseline = self._open_ledger(resumed=resumed)
         self._set_up_strategy()

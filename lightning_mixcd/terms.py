@@ -82,6 +82,26 @@ class Terms:
         if self._used:
             self.apart, self._used = [], False
 
+    @property
+    def _weighs(self) -> bool:
+        return self.weight != 1 or bool(self.separate)
+
+    def check(self, *, weighs: bool = False) -> None:
+        """Refuse a module to whose step nothing can be added, if there is anything to add.
+
+        Args:
+            weighs: Whether drawn rows come with weights.
+
+        Raises:
+            CaptureError: If the module optimizes in its `training_step`.
+        """
+        if (self.penalties or self._weighs or weighs) and not self.module.automatic_optimization:
+            raise CaptureError(
+                "Penalties and a `rehearsal_weight` other than 1 cannot act on a `training_step` with manual "
+                "optimization, which has made its backward when it returns. Leave them out, or use automatic "
+                "optimization."
+            )
+
     def columns(self, ledger: Ledger) -> dict[str, Array]:
         """Return what tickets must hold of the ledger, by name there.
 
@@ -104,16 +124,8 @@ class Terms:
         Raises:
             CaptureError: If the module optimizes in its `training_step`, where nothing can be added.
         """
-        acts = bool(self._adding) or self.weight != 1 or weighs or bool(self.separate)
-        if not (self.penalties or acts):
-            return
-        if not self.module.automatic_optimization:
-            raise CaptureError(
-                "Penalties and a `rehearsal_weight` other than 1 cannot act on a `training_step` with manual "
-                "optimization, which has made its backward when it returns. Leave them out, or use automatic "
-                "optimization."
-            )
-        if acts:
+        self.check(weighs=weighs)
+        if self._adding or self._weighs or weighs:
             self._hook = StepHook(self.module, self._add, self._before)
             self.look.bare = self._hook.paused
         for penalty in self.penalties:

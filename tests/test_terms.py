@@ -386,7 +386,7 @@ def test_metrics_of_several_penalties_of_a_kind_are_told_apart():
     assert logger.values("rehearsal/Telling_2/mood") == [0.25] * 5
 
 
-def test_manual_optimization_is_refused():
+def test_manual_optimization_is_refused(tmp_path):
     class Manual(LightningModule):
         automatic_optimization = False
 
@@ -396,5 +396,6 @@ def test_manual_optimization_is_refused():
         def configure_optimizers(self):
             return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
 
-    with pytest.raises(CaptureError, match=r"Penalties and a `rehearsal_weight` other than 1 cannot act"):
-        fit([Noting()], Manual())
+    for given in ({}, {"ledger": tmp_path / "l"}):
+        with pytest.raises(CaptureError, match=r"Penalties and a `rehearsal_weight` other than 1 cannot act"):
+            fit([Noting()], Manual(), **given)
