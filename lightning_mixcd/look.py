@@ -1,7 +1,7 @@
 """Running the current model on rows of one's choice, counted and without a trace."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -31,6 +31,7 @@ class Look(ModelLook):
         readout: How outputs are read.
         context: Context of each forward, such as the trainer's precision.
         learning_rate: Returns the current learning rate.
+        held: Returns what optimizers have.
         scaler: Scales the loss of a training step, and so that of a gradient; None in full precision.
 
     Attributes:
@@ -47,6 +48,7 @@ class Look(ModelLook):
         *,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         learning_rate: Callable[[], float] = lambda: 0.0,
+        held: Callable[[], Collection[Tensor]] = tuple,
         scaler: GradScaler | None = None,
     ) -> None:
         self.module: LightningModule = getattr(module, "_orig_mod", module)
@@ -54,6 +56,7 @@ class Look(ModelLook):
         self._readout, self._training_readout = copy.copy(readout), readout
         self._callable = _Callable(self.module, self._readout)
         self._context, self._learning_rate, self.scaler = context, learning_rate, scaler
+        self._held = held
         self.forwards = self.backwards = 0
         self.with_features = False
         # A context in which the training step is the user's own.
@@ -118,6 +121,12 @@ class Look(ModelLook):
     @override
     def trainable(self) -> dict[str, Tensor]:
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    @override
+    def optimized(self) -> dict[str, Tensor]:
+        held, trainable = {*self._held()}, self.trainable()
+        # Of DeepSpeed's, which has copies of its own, it has none.
+        return {name: p for name, p in trainable.items() if p in held} or trainable
 
     @override
     def snapshot(self) -> dict[str, Tensor]:

@@ -96,6 +96,10 @@ class ModelLook(Protocol):
         """Return the trainable parameters by name: themselves, to be read and not changed."""
         ...
 
+    def optimized(self) -> dict[str, Tensor]:
+        """Return those of them that an optimizer has; all where that is not known."""
+        ...
+
     def snapshot(self) -> dict[str, Tensor]:
         """Return a copy of the current parameters and buffers, by name."""
         ...

@@ -59,7 +59,14 @@ class Session:
         self.probe = Probe(pl_module, self.pool, self.readout, transfer=way.whole, context=way.precision)
         rate = partial(_learning_rate, trainer)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        self.look = Look(pl_module, self.readout, context=way.precision, learning_rate=rate, scaler=scaler)
+        self.look = Look(
+            pl_module,
+            self.readout,
+            context=way.precision,
+            learning_rate=rate,
+            held=partial(_held, trainer),
+            scaler=scaler,
+        )
         self.ranks = Ranks(trainer)
         self._total = partial(self.ranks.reduce, how="sum")
         self._supply = Supply(settings, self.pace, way, self.look, self.ranks)
@@ -385,6 +392,11 @@ class Session:
 
 def _learning_rate(trainer: Trainer) -> float:
     return float(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def _held(trainer: Trainer) -> list[Tensor]:
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return [parameter for group in groups for parameter in group["params"]]
 
 
 def _refuse_unusable(trainer: Trainer, pl_module: LightningModule) -> None:

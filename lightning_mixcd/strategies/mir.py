@@ -53,7 +53,7 @@ class MIR(Screening):
         with torch.no_grad():
             stepped = {
                 name: parameter.sub(gradient[name], alpha=rate)
-                for name, parameter in look.trainable().items()
+                for name, parameter in look.optimized().items()
             }
         before = shown(look.see(candidates.rows), "loss", self)
         after = shown(look.see(candidates.rows, weights=stepped), "loss", self)

@@ -153,6 +153,17 @@ def test_compute_units_are_those_that_hooks_count(screen):
     assert sum(counted) > 15 * 3 * 12
 
 
+def test_virtual_steps_are_those_of_the_optimizer():
+    class HeadOnly(Trained):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.net[-1].parameters(), 2.0)
+
+    frozen = HeadOnly()
+    frozen.net[0].requires_grad_(False)
+    runs = [run(MIR(), module)[0] for module in (HeadOnly(), frozen)]
+    assert runs[0].seen == runs[1].seen
+
+
 @pytest.mark.parametrize("screen", SCREENS)
 def test_rows_are_chosen_among_the_candidates(screen):
     module, _, callback = run(screen(), ledger=ledger())
