@@ -98,7 +98,7 @@ class ModelLook(Protocol):
 
     def optimized(self) -> dict[str, Tensor]:
         """Return those of them that an optimizer has; all where that is not known."""
-        ...
+        return self.trainable()
 
     def snapshot(self) -> dict[str, Tensor]:
         """Return a copy of the current parameters and buffers, by name."""
