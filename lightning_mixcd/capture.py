@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,11 @@ REMEDIES = """Any one of these makes it readable:
   3. return {"loss": loss, "correct": correct} with a bool per row;
   4. pass your own rule: Readout(correctness=lambda outputs, batch: ...), a bool per row."""
 
+COMPILED = (
+    " It is inside of what `torch.compile` returned, which may leave hooks out: write `self.net.compile()` "
+    "in place of `self.net = torch.compile(self.net)`."
+)
+
 
 class Readout:
     """Says where correctness is to be found; the default understands what most modules return.
@@ -39,10 +44,12 @@ class Readout:
         module: Name of a submodule whose output is the logits, for a `training_step` that returns a loss
             only; where it is called several times in a step, the last time counts.
         features: Name of the *head*: the submodule that makes logits of one vector per row, its features. By
-            default the last `nn.Linear`, low-rank block and all, which must have as many outputs as there are
-            logits. Only used where features are asked for.
+            default the last `nn.Linear`, low-rank block and all; the first logits that are read must be what
+            it put out, or rounded from that, which is not checked for a named head. Of several calls in a
+            step, the last counts. Only used where features are asked for.
         target: Key, field or position of the targets in the batch, or a function of the batch; by default
-            `labels`, `label`, `y`, `target` or `targets`, or the last element of a tuple.
+            `labels`, `label`, `y`, `target` or `targets`, or the last element of a tuple. Required where
+            several of three or more elements are whole numbers, one per row, as in `(x, y, index)`.
         correctness: `correctness(outputs, batch)` returns a bool per row, `(B,)`, or a pair of that and the
             loss of each row.
         step: `step(module, batch)` returns outputs outside of training (ledger, oracle); by default
@@ -83,6 +90,8 @@ class Readout:
         self.correctness, self.step, self.tolerance = correctness, step, tolerance
         self.made_by = "training_step"  # for messages
         self.listens = True
+        self._proven: int | None = None  # the id of a head that makes the logits
+        self._advice = ""  # for messages, on what is compiled
         self.forget()
 
     def attach(self, model: nn.Module, *, with_features: bool = False) -> ExitStack:
@@ -101,7 +110,8 @@ class Readout:
         named = None if self.module is None else _submodule(model, "module", self.module)
         head = self.head(model) if with_features or self.features is not None else None
         # Hooks set after compilation do not run; whether earlier ones do depends on what else was compiled.
-        hooked = named is not None or head is not None
+        hooked = [part for part in (named, head) if part is not None]
+        self._advice = COMPILED if any(_wrapped(part, model) for part in hooked) else ""
         if hooked and getattr(model, "_compiler_ctx", None) is not None:
             raise CaptureError(self._silent())
         self.forget()
@@ -109,7 +119,7 @@ class Readout:
         if named is not None:
             hooks.enter_context(named.register_forward_hook(self._keep))
         if head is not None:
-            hooks.enter_context(head.register_forward_pre_hook(self._keep_input, with_kwargs=True))
+            hooks.enter_context(head.register_forward_hook(self._keep_call, with_kwargs=True))
         return hooks
 
     def head(self, model: nn.Module) -> nn.Module:
@@ -143,7 +153,7 @@ class Readout:
     def forget(self) -> None:
         """Drop what was heard until now, such as that of a validation batch."""
         self._captured: Tensor | None = None
-        self._head_call: tuple[nn.Module, object] | None = None
+        self._head_call: tuple[nn.Module, object, object] | None = None
 
     @contextmanager
     def hearing(self, listens: bool) -> Iterator[None]:
@@ -168,9 +178,11 @@ class Readout:
         output = output.get("logits") if isinstance(output, Mapping) else output
         self._captured = output if isinstance(output, Tensor) else None
 
-    def _keep_input(self, head: nn.Module, inputs: tuple[object, ...], named: Mapping[str, object]) -> None:
+    def _keep_call(
+        self, head: nn.Module, inputs: tuple[object, ...], named: Mapping[str, object], output: object
+    ) -> None:
         if self.listens:
-            self._head_call = head, next(iter((*inputs, *named.values())), None)
+            self._head_call = head, next(iter((*inputs, *named.values())), None), output
 
     def read(  # noqa: PLR0913 -- what to read, one flag each
         self,
@@ -256,8 +268,8 @@ class Readout:
         raise CaptureError(self._silent() if self.module is not None else _unreadable(outputs, self.made_by))
 
     def _target(self, batch: object, rows: int) -> Tensor:
-        target = self.target(batch) if callable(self.target) else _find_target(batch, self.target)
-        if not isinstance(target, Tensor) or target.shape != (rows,) or target.is_floating_point():
+        target = self.target(batch) if callable(self.target) else _find_target(batch, self.target, rows)
+        if not _may_be_target(target, rows):
             got = "nothing" if target is None else described(target)
             raise CaptureError(
                 f"Targets must be whole numbers of shape ({rows},), one class per row, found {got} in "
@@ -267,21 +279,25 @@ class Readout:
             )
         return target
 
-    def _checked(self, head_call: tuple[nn.Module, object] | None, logits: object, rows: int) -> Tensor:
-        head, features = head_call or (None, None)
-        wrong = False
-        layer = _without_block(head)
-        if self.features is None and isinstance(layer, nn.Linear) and isinstance(logits, Tensor):
-            wrong = layer.out_features != logits.shape[-1]
+    def _checked(
+        self, head_call: tuple[nn.Module, object, object] | None, logits: object, rows: int
+    ) -> Tensor:
+        head, features, output = head_call or (None, None, None)
+        doubtful = self.features is None and self._proven != id(head)
+        wrong = doubtful and not _alike(output, logits)
         if isinstance(features, Tensor) and features.ndim == 2 and len(features) == rows and not wrong:
+            self._proven = id(head)
             return features
         name = "the last `nn.Linear`" if self.features is None else repr(self.features)
         got = "was given nothing, because it did not run"
         if head is not None:
-            got = "puts out no logits" if wrong else f"was given {described(features)}"
+            got = f"was given {described(features)}"
+        if wrong:
+            got = "puts out something else, the last time that it is called"
         raise CaptureError(
             f"The head must make logits of one vector per row of the batch ({rows}), but {name} {got}. Name "
             'the submodule that gets the pooled vectors: Readout(features="classifier").'
+            f"{self._advice if head is None else ''}"
         )
 
     def _silent(self) -> str:
@@ -289,6 +305,7 @@ class Readout:
             f"The submodule {self.module or self.features!r} put out no logits in `training_step`, did not "
             "run there, or is inside a compiled LightningModule, where hooks cannot be relied on. Name the "
             "right submodule, compile the network instead of the LightningModule, or return the logits."
+            f"{self._advice}"
         )
 
 
@@ -296,9 +313,27 @@ def _given(outputs: object) -> Mapping[str, Any]:
     return outputs if isinstance(outputs, Mapping) else {}
 
 
+def _alike(output: object, logits: object) -> bool:
+    if not isinstance(output, Tensor) or not isinstance(logits, Tensor):
+        return True  # nothing to compare
+    # The same memory needs no wait for the device; a copy may have been rounded.
+    return output.shape == logits.shape and (
+        output.data_ptr() == logits.data_ptr()
+        or torch.allclose(output.to(logits), logits, rtol=0.01, atol=0.001, equal_nan=True)
+    )
+
+
 # What `peft` put a low-rank block beside; anything else as it is.
 def _without_block(module: nn.Module | None) -> object:
     return getattr(module, "base_layer", module) if hasattr(module, "lora_A") else module
+
+
+# Whether `torch.compile` has put a module of its own around it.
+def _wrapped(part: nn.Module, model: nn.Module) -> bool:
+    return any(
+        module is part and "_orig_mod" in name.split(".")
+        for name, module in model.named_modules(remove_duplicate=False)
+    )
 
 
 def _submodule(model: nn.Module, argument: str, name: str) -> nn.Module:
@@ -323,7 +358,11 @@ def _unreadable(outputs: object, step: str) -> str:
     return f"{problem}\n{REMEDIES}".replace("`training_step`", f"`{step}`")
 
 
-def _find_target(batch: Any, name: str | int | None) -> object:  # noqa: ANN401 -- any structure
+def _may_be_target(value: object, rows: int) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.shape == (rows,) and not value.is_floating_point()
+
+
+def _find_target(batch: Any, name: str | int | None, rows: int) -> object:  # noqa: ANN401 -- any structure
     if name is not None:
         try:
             return batch[name]
@@ -334,7 +373,17 @@ def _find_target(batch: Any, name: str | int | None) -> object:  # noqa: ANN401 
             return batch[key]
         if hasattr(batch, key):
             return getattr(batch, key)
-    return batch[-1] if isinstance(batch, Sequence) else None
+    return _last(batch, rows) if isinstance(batch, Sequence) else None
+
+
+def _last(batch: Sequence[object], rows: int) -> object:
+    able = [place for place, part in enumerate(batch) if _may_be_target(part, rows)]
+    if len(batch) > 2 and len(able) > 1 and able[-1] == len(batch) - 1:
+        raise CaptureError(
+            "`target` must be named where several parts of a batch are whole numbers, one per row, got "
+            f"{able} of {len(batch)} that are. Say which: Readout(target={able[0]})."
+        )
+    return batch[-1]
 
 
 def _names(value: Any) -> str:  # noqa: ANN401 -- any structure

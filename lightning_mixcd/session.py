@@ -57,15 +57,13 @@ class Session:
         if self.strategy.rehearses and rehearsal_step(pl_module) is not None:
             self._separate = SeparateStep(pl_module, self.readout)
         self.probe = Probe(pl_module, self.pool, self.readout, transfer=way.whole, context=way.precision)
-        rate = partial(_learning_rate, trainer)
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
         self.look = Look(
             pl_module,
             self.readout,
             context=way.precision,
-            learning_rate=rate,
+            learning_rate=partial(_learning_rate, trainer),
             held=partial(_held, trainer),
-            scaler=scaler,
+            scaler=getattr(trainer.precision_plugin, "scaler", None),
         )
         self.ranks = Ranks(trainer)
         self._total = partial(self.ranks.reduce, how="sum")

@@ -175,7 +175,7 @@ class Terms:
         weight = self.weight * step.ticket.get("weight", torch.ones((), device=loss.device))
         losses = step.losses()
         # A row whose target is no class has none, and does not count in the module's mean either.
-        rows_with_loss = (~losses.isnan()).sum()
+        rows_with_loss = (~losses.isnan()).sum().clamp(min=1)
         return loss + ((weight - 1) * losses[step.finetune :]).nansum() / rows_with_loss
 
     def _put_together(self, step: Step, loss: Tensor, kept: Tensor) -> Tensor:

@@ -44,6 +44,10 @@ class Record:
         ({"logits": LOGITS}, {"x": X, "genre": LABELS}, {"target": "genre"}),
         ({"logits": LOGITS}, {"x": X, "values": LABELS}, {"target": "values"}),
         ({"logits": LOGITS}, (LABELS, X), {"target": 0}),
+        ({"logits": LOGITS}, (X, LABELS, torch.arange(4)), {"target": 1}),
+        ({"logits": LOGITS}, (X, torch.zeros(4), LABELS), {}),
+        ({"logits": LOGITS}, (X.long(), X.long(), LABELS), {}),
+        ({"logits": LOGITS}, (torch.arange(4), LABELS), {}),
         ({"logits": LOGITS}, Record(X, LABELS), {"target": "y"}),
         ({"logits": LOGITS}, (X, LABELS[:, None]), {"target": lambda batch: batch[1].squeeze(1)}),
         ({"scores": LOGITS, "logits": -LOGITS}, (X, LABELS), {"logits": "scores"}),
@@ -173,6 +177,13 @@ def test_reading_carries_no_graph():
         ({"logits": LOGITS}, (X, LABELS), {"target": 2}, r"found nothing in a tuple"),
         ({"logits": LOGITS}, (X, LABELS), {"target": "y"}, r"found nothing in a tuple"),
         ({"logits": LOGITS}, X, {}, "found nothing in a Tensor"),
+        (
+            {"logits": LOGITS},
+            (X, LABELS, torch.arange(4)),
+            {},
+            r"`target` must be named .*, got \[1, 2\] of 3 .*Readout\(target=1\)",
+        ),
+        ({"logits": LOGITS}, [X, LABELS, LABELS > 0], {}, "`target` must be named"),
         (
             {"correct": LABELS},
             (X, LABELS),
@@ -341,6 +352,22 @@ def test_compiled_network_can_be_listened_to(in_place):
     assert rates(module, Readout(module="net")) == rates(Toy())
 
 
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("name", ["module", "features"])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_hooks_that_compilation_leaves_out_are_told_from_heads_that_do_not_run(in_place, name):
+    model = nn.ModuleDict({"net": nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))})
+    if not in_place:
+        model["net"] = torch.compile(model["net"], backend="eager")
+        model["net"](X)  # as validation does, before anything is listened to
+    readout = Readout(**{name: "net.1" if in_place else "net._orig_mod.1"})
+    readout.attach(model)
+    logits = None if in_place else model["net"](X)
+    with pytest.raises(CaptureError) as refusal:
+        readout.read({"logits": logits}, (X, LABELS), with_features=name == "features")
+    assert ("write `self.net.compile()` in place" in str(refusal.value)) is not in_place
+
+
 def test_nothing_needs_to_be_readable_where_nothing_is_learnt():
     logger, module = Listed(), LossOnly()
     callback = RehearsalCallback(Uniform(), pool=pool())
@@ -412,7 +439,7 @@ def test_features_are_the_input_of_the_head(name):
     assert not reading.logits.requires_grad
     assert not readout.read(outputs, batch).highest.requires_grad
     listening.close()
-    assert not module.head._forward_pre_hooks
+    assert not module.head._forward_hooks
 
 
 def test_features_and_logits_are_left_out_unless_asked_for():
@@ -488,8 +515,53 @@ def test_last_linear_layer_is_refused_unless_it_makes_the_logits():
     readout.attach(model, with_features=True)
     logits = model[0](X)
     model[1](logits)
-    with pytest.raises(CaptureError, match=r"the last `nn.Linear` puts out no logits"):
+    with pytest.raises(CaptureError, match=r"the last `nn.Linear` puts out something else"):
         readout.read({"logits": logits}, (X, LABELS), with_features=True)
+
+
+class WithTeacher(TwoLayers):
+    """Has another network of the same size, which it calls after its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.teacher = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
+
+    def training_step(self, batch):
+        outputs = super().training_step(batch)
+        self.teacher(batch[0])
+        return outputs
+
+
+class Twice(TwoLayers):
+    def training_step(self, batch):
+        outputs = super().training_step(batch)
+        self.net(batch[0] + 1)
+        return outputs
+
+
+@pytest.mark.parametrize("kind", [WithTeacher, Twice])
+def test_last_linear_layer_is_refused_where_it_makes_other_logits_than_those_read(kind):
+    torch.manual_seed(0)
+    module, readout, batch = kind(), Readout(), five_rows()
+    readout.attach(module, with_features=True)
+    with pytest.raises(CaptureError, match="something else, the last time that it is called"):
+        readout.read(module.training_step(batch), batch, with_features=True)
+
+
+def test_named_head_is_not_compared_with_the_logits():
+    module, readout, batch = WithTeacher(), Readout(features="head"), five_rows()
+    readout.attach(module)
+    reading = readout.read(module.training_step(batch), batch, with_features=True)
+    assert torch.equal(reading.features, module.body(batch[0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_logits_may_be_a_rounded_copy_of_what_the_head_puts_out(dtype):
+    module, readout, batch = TwoLayers(), Readout(), five_rows()
+    readout.attach(module, with_features=True)
+    logits = module.training_step(batch)["logits"].to(dtype)
+    reading = readout.read({"logits": logits}, batch, with_features=True)
+    assert torch.equal(reading.features, module.body(batch[0]))
 
 
 def with_block(*layers):
@@ -511,7 +583,7 @@ def test_last_layer_with_a_block_is_refused_unless_it_makes_the_logits():
     readout.attach(model, with_features=True)
     logits = model[0](X)
     model[1](logits)
-    with pytest.raises(CaptureError, match=r"the last `nn.Linear` puts out no logits"):
+    with pytest.raises(CaptureError, match=r"the last `nn.Linear` puts out something else"):
         readout.read({"logits": logits}, (X, LABELS), with_features=True)
 
 

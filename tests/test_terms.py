@@ -232,6 +232,18 @@ def test_rows_without_a_label_do_not_spoil_the_loss():
     torch.testing.assert_close(weights(ours), weights(theirs))
 
 
+def test_batches_without_any_label_are_not_weighed():
+    class Noted(Toy):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            losses.append(float(outputs["loss"]))
+
+    losses = []
+    nothing = Readout(target=lambda batch: torch.full_like(batch[1], -100))
+    fit(module=Noted(), readout=nothing, rehearsal_weight=3.0)
+    fit(module=Noted())
+    assert losses[:5] == losses[5:]
+
+
 # Gradients.
 
 

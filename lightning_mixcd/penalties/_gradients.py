@@ -105,7 +105,8 @@ def log_likelihood(seed: int, seen: Seen, *, labels: Labels) -> Tensor:
         Values, `(1,)`, or one for each label if of all.
 
     Raises:
-        ValueError: If the training step put out no losses, for "true", or no logits, for the others.
+        ValueError: If the training step put out no losses, for "true", or no logits of 2 classes or more, for
+            the others.
     """
     if labels == "true":
         if seen.loss is None:
@@ -113,11 +114,11 @@ def log_likelihood(seed: int, seen: Seen, *, labels: Labels) -> Tensor:
                 '`labels="true"` needs the loss of each row, and `training_step` gave none. Return `losses`.'
             )
         return -seen.loss
-    if seen.logits is None or seen.logits.ndim != 2:
+    if seen.logits is None or seen.logits.ndim != 2 or seen.logits.shape[1] < 2:
         raise ValueError(
-            f'`labels="{labels}"` needs logits `(rows, classes)`, and `training_step` gave '
-            f"{'none' if seen.logits is None else tuple(seen.logits.shape)}. Return them, or use "
-            'labels="true", which needs losses only.'
+            f'`labels="{labels}"` needs logits `(rows, classes)` of 2 classes or more, and `training_step` '
+            f"gave {'none' if seen.logits is None else tuple(seen.logits.shape)}. Return them, or use "
+            'labels="true", which needs losses only, or `MAS`, which takes outputs of any shape.'
         )
     likelihood = seen.logits[0].float().log_softmax(0)
     odds = likelihood.detach().exp()

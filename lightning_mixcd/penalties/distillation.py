@@ -38,8 +38,8 @@ class Distillation(Penalty):
 
     Raises:
         ValueError: If a number is out of range; at the start of `fit`, if there are to be rehearsed rows and
-            the strategy rehearses none; at the first step, if logits are no vector per row, such as those
-            of a language model's tokens.
+            the strategy rehearses none; at the first step, if logits are no vector of 2 classes or more per
+            row, such as those of a language model's tokens.
 
     Example:
         >>> from lightning_mixcd import RehearsalCallback, Uniform
@@ -91,10 +91,11 @@ class Distillation(Penalty):
         return self.weight * torch.stack(sums).sum() / rows if rows else None
 
     def _divergence(self, teacher: Tensor, student: Tensor) -> Tensor:
-        if student.ndim != 2:
+        if student.ndim != 2 or student.shape[1] < 2:
             raise ValueError(
-                f"`Distillation` needs logits `(rows, classes)`, got {tuple(student.shape)}. Return one "
-                "vector per row, or use a penalty that reads no logits, such as `L2SP` or `Flow`."
+                "`Distillation` needs logits `(rows, classes)` of 2 classes or more, got "
+                f"{tuple(student.shape)}. Return one such vector per row, or use a penalty that needs none, "
+                "such as `L2SP` or `MAS`; on rehearsed rows also `DER`."
             )
         # A logit of -inf rules a class out; 0 * (-inf + inf) would be NaN.
         of_teacher, of_student = (

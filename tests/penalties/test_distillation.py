@@ -150,19 +150,19 @@ def test_logits_of_another_head_are_refused():
 
 
 @pytest.mark.parametrize("rows", ["finetune", "rehearsed"])
-def test_logits_of_tokens_are_refused(rows):
+@pytest.mark.parametrize("shape", [(5, 3), (1,)])
+def test_logits_of_tokens_and_single_outputs_are_refused(shape, rows):
     class Writes(Toy):
         def outputs(self, loss, logits):
-            tokens = logits[:, None].expand(-1, 5, -1)
-            return {"loss": loss, "logits": tokens, "correct": logits.argmax(1) >= 0}
+            others = logits.sum() * torch.ones(len(logits), *shape)
+            return {"loss": loss, "logits": others, "correct": logits.argmax(1) >= 0}
 
-    ledger = Ledger.from_arrays(correct=[True] * 60, loss=[0.1] * 60, logits=torch.zeros(60, 5, 3))
+    ledger = Ledger.from_arrays(correct=[True] * 60, loss=[0.1] * 60, logits=torch.zeros(60, *shape))
     callback = RehearsalCallback(
         Uniform(), pool=pool(), ledger=ledger, mix_ratio=0.5, penalties=[Distillation(rows=rows)]
     )
-    with pytest.raises(
-        ValueError, match=r"needs logits `\(rows, classes\)`, got \(\d, 5, 3\).*such as `L2SP` or"
-    ):
+    got = ", ".join(map(str, shape))
+    with pytest.raises(ValueError, match=rf"2 classes or more, got \(\d, {got}\).*such as `L2SP` or"):
         trainer(callback).fit(Writes(), DataLoader(finetune(), 8))
 
 

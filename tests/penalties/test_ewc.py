@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
-from lightning_mixcd.penalties import EWC, MAS
+from lightning_mixcd.penalties import EWC, KFAC, MAS
 from lightning_mixcd.penalties._gradients import log_likelihood
 from lightning_mixcd.reading import Reading
 from tests.penalties.starting import begun
@@ -155,6 +155,20 @@ class Losses(Toy):
 def test_missing_logits_are_named(make):
     with pytest.raises(ValueError, match="needs logits"):
         begun(make(n_samples=5), Losses())
+
+
+@pytest.mark.parametrize("kind", [EWC, KFAC])
+@pytest.mark.parametrize("labels", ["sampled", "all", "predicted"])
+def test_single_outputs_have_no_likelihood(kind, labels):
+    class Single(Toy):
+        def outputs(self, loss, logits):
+            return {"loss": loss, "correct": logits[:, 0] > 0, "logits": logits[:, :1]}
+
+    with pytest.raises(
+        ValueError, match=rf'`labels="{labels}"` .* 2 classes or more, .* gave \(1, 1\)\. .*`MAS`'
+    ):
+        begun(kind(n_samples=5, labels=labels), Single())
+    assert any(value.any() for value in importance(begun(MAS(n_samples=5), Single())).values())
 
 
 def test_losses_are_enough_for_true_labels():
