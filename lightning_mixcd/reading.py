@@ -117,7 +117,8 @@ def classified(logits: Tensor, target: Tensor, *, with_loss: bool) -> Reading:
     named = (target >= 0) & (target < logits.shape[1])
     # Looked up outside of the classes, a device would fail for good, and -100 would have a loss of 0.
     inside = target.long().where(named, 0)
-    loss = nn.functional.cross_entropy(logits.float(), inside, reduction="none")
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = nn.functional.cross_entropy(exact, inside, reduction="none")
     return Reading(matched, highest, loss.masked_fill(~named, torch.nan), target)
 
 

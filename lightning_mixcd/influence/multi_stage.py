@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.errors import check_range
 from lightning_mixcd.influence.curvature import Curvature
-from lightning_mixcd.influence.scoring import score_pool
+from lightning_mixcd.influence.scoring import check_file, score_pool
 from lightning_mixcd.influence.solvers import ConjugateGradients, Solver
 from lightning_mixcd.influence.stage import Parameters, Stage
 
@@ -55,7 +55,8 @@ def influence(
         Scores, float64, `(N,)`, in the order of the base stage's data.
 
     Raises:
-        ValueError: If embedding, alpha or the two models do not fit together.
+        ValueError: If embedding, alpha or the two models do not fit together, `path` is a folder, or a loss
+            has no finite derivatives.
         CaptureError: If there is not one loss per row.
 
     Example:
@@ -68,6 +69,7 @@ def influence(
         >>> influence(stage, stage, data, solver=Exact())  # one stage: the classical influence function
         array([-0.5, -0.5])
     """
+    check_file(path)
     stages = TwoStages(base, finetuned, embedding=embedding, alpha=alpha, solver=solver)
     return score_pool(base, stages.direction(queries), path=path)
 

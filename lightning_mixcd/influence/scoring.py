@@ -14,7 +14,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from lightning_mixcd.influence.stage import Parameters, Stage
 
-__all__ = ["score_pool"]
+__all__ = ["check_file", "score_pool"]
 
 _FLUSH_EVERY_N_BATCHES = 50
 Scores = npt.NDArray[np.float64]
@@ -38,7 +38,8 @@ def score_pool(
         Scores, `(N,)`.
 
     Raises:
-        ValueError: If the direction is none of the stage's parameters, or a score is not finite.
+        ValueError: If the direction is none of the stage's parameters, `path` is a folder, or a score is not
+            finite.
 
     Example:
         >>> data = torch.utils.data.TensorDataset(torch.eye(2), torch.zeros(2, 1))
@@ -47,6 +48,7 @@ def score_pool(
         >>> score_pool(stage, {"weight": torch.tensor([[3.0, 4.0]])}, progress=False)
         array([-3., -4.])
     """
+    check_file(path)
     at = base.parameters()
     wrong = [name for name, value in direction.items() if name not in at or value.shape != at[name].shape]
     if wrong:
@@ -68,6 +70,22 @@ def score_pool(
     done = np.array(mapped)
     part.replace(path)
     return done
+
+
+def check_file(path: str | PathLike[str] | None) -> None:
+    """Refuse a folder as the file for the scores.
+
+    Args:
+        path: See `score_pool`.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if path is not None and Path(path).is_dir():
+        raise ValueError(
+            f"`path` must be a file, got the folder {str(path)!r}. Name a file in it: "
+            f"{str(Path(path) / 'scores.npy')!r}."
+        )
 
 
 def _map(part: Path, n: int) -> "np.memmap[tuple[int, ...], np.dtype[np.float64]]":

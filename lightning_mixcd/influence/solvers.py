@@ -70,6 +70,11 @@ class Exact(Solver):
                 f"`Exact` takes at most {self.max_parameters} parameters (`max_parameters`), got "
                 f"{curvature.size}. Use `ConjugateGradients()` or `KroneckerFactored()`."
             )
+        if torch.finfo(vector.dtype).bits < 32:
+            raise ValueError(
+                f"`Exact` must have a model in float32 or float64, got {vector.dtype}. Take "
+                "`module.float()`, or `ConjugateGradients()`."
+            )
         values, vectors = curvature.prepared("eigen", lambda: torch.linalg.eigh(curvature.matrix()))
         flat = values.abs() <= values.abs().max() * curvature.size * torch.finfo(values.dtype).eps
         inverse = torch.where(flat, 0.0, values / (values**2 + self.damping))
@@ -124,24 +129,31 @@ class ConjugateGradients(Solver):
         direction, size = slope.clone(), slope.dot(slope)
         # The gradient's squared norm at which to stop.
         goal = self.tolerance**2 * float(size)
+        best, least, done = found, size, 0
         with tqdm(total=self.max_iterations, desc="Solving", disable=not self.progress) as bar:
-            for _ in range(self.max_iterations):
-                if float(size) <= goal:
+            while done < self.max_iterations:
+                if float(size) <= goal < math.inf:
                     return found
                 image = curvature.product(direction)
                 step = size / (image.dot(image) + self.damping * direction.dot(direction))
-                found += step * direction
+                found = found + step * direction
                 rest -= step * image
                 slope = curvature.product(rest) - self.damping * found
-                before, size = size, slope.dot(slope)
+                before, size, done = size, slope.dot(slope), done + 1
+                if size < least:
+                    best, least = found, size
+                # Beyond the precision, iterations diverge.
+                if not size.isfinite():
+                    found, size = best, least
+                    break
                 direction = slope + size / before * direction
                 bar.update()
-        if float(size) > goal:
+        if not float(size) <= goal:
             reached = self.tolerance * math.sqrt(float(size) / goal)
             warnings.warn(
-                f"Conjugate gradients stopped after {self.max_iterations} iterations at {reached:.1e} of "
+                f"Conjugate gradients stopped after {done} iterations at {reached:.1e} of "
                 f"the first gradient, above `tolerance` {self.tolerance:.1e}. Raise `max_iterations` or "
-                "`damping`.",
+                "`damping`, or run the model in float64.",
                 stacklevel=2,
             )
         return found

@@ -18,7 +18,7 @@ from lightning_mixcd.capture import Readout
 from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.errors import CaptureError, check_counts, check_range
-from lightning_mixcd.functional.joining import n_rows
+from lightning_mixcd.functional.joining import n_rows, unshared
 from lightning_mixcd.reading import described
 from lightning_mixcd.traceless import outputs_of, quiet
 
@@ -119,9 +119,14 @@ class Stage:
             found: Tensor = functional_call(call, named, (batch,))
             return found
 
-        # Fused attention has no second derivatives.
-        with self.at_rest(), sdpa_kernel(SDPBackend.MATH):
-            yield losses
+        # Fused attention has no second derivatives, and torch's encoders in eval mode no forward ones.
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with self.at_rest(), sdpa_kernel(SDPBackend.MATH):
+                yield losses
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -137,7 +142,7 @@ class Stage:
         """Run the module on a batch, as it is.
 
         Args:
-            batch: The batch.
+            batch: The batch; not changed, whatever the module writes into it.
 
         Returns:
             The loss of each row, `(R,)`.
@@ -145,7 +150,7 @@ class Stage:
         Raises:
             CaptureError: If there is not one loss per row.
         """
-        found: object = (self.losses or self._read)(self.module, batch)
+        found: object = (self.losses or self._read)(self.module, unshared(batch))
         rows = n_rows(batch)
         if not isinstance(found, Tensor) or found.shape != (rows,):
             raise CaptureError(

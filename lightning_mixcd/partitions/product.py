@@ -20,8 +20,8 @@ class Product(Partition):
 
     Args:
         parts: The partitions to cross, at least one.
-        min_bin_size: Combinations with fewer members are put together into one bin, because a rate cannot be
-            learnt from a handful of samples; 0 keeps them all.
+        min_bin_size: Combinations with fewer samples that the base model got right are put together into one
+            bin, because a rate cannot be learnt from a handful of them; 0 keeps them all.
 
     Raises:
         ValueError: If `parts` is empty.
@@ -46,7 +46,7 @@ class Product(Partition):
     def assign(self, ledger: Ledger) -> Bins:
         bins = reduce(_cross, (part.bins(ledger) for part in self.parts))
         n_bins = int(bins.max()) + 1
-        small = bin_sizes(bins, n_bins) < self.min_bin_size
+        small = bin_sizes(np.where(ledger.correct, bins, -1), n_bins) < self.min_bin_size
         merged = np.where(small, n_bins, np.arange(n_bins))
         return number(lambda rows: merged[bins[rows]], ledger.size) if small.any() else bins
 

@@ -57,8 +57,8 @@ class ModelTime(AdaptiveSchedule):
                 f"`ModelTime` must see whole parameters, got parts of `{sharded[0]}` on each process. Use "
                 "`ExpandingIntervals`, whose days are counted in steps, or DDP."
             )
-        self._parameters = [p.detach() for p in named.values()]
-        self._previous = [p.clone() for p in self._parameters]
+        self._parameters = [*named.values()]
+        self._previous = [p.detach().clone() for p in self._parameters]
         self._dtype = reduce(torch.promote_types, (p.dtype for p in self._parameters), torch.float32)
         self._distance = Delayed(self.lag)
         self._steps = 0  # on the clock
@@ -80,10 +80,12 @@ class ModelTime(AdaptiveSchedule):
             self._days, self._left = self._days + 1, self.burst
 
     def _step_length(self) -> Tensor:
+        # Taken anew each time: some optimizers give parameters other memory.
+        now = [p.detach() for p in self._parameters]
         # All parameters in one kernel each, and the difference in place of the copy.
-        torch._foreach_sub_(self._previous, self._parameters)
+        torch._foreach_sub_(self._previous, now)
         norms = torch._foreach_norm(self._previous, 2, self._dtype)  # noqa: SLF001
-        torch._foreach_copy_(self._previous, self._parameters)
+        torch._foreach_copy_(self._previous, now)
         length: Tensor = torch.linalg.vector_norm(torch.stack(norms))
         return length
 

@@ -182,6 +182,26 @@ def test_queries_need_a_loss_of_each_row():
         influence(base, new, QUERY_DATA, embedding="embedding")
 
 
+@pytest.mark.parametrize("solver", [Exact(), ConjugateGradients(progress=False)])
+def test_overflow_in_finetuning_is_told_of_its_data(solver):
+    base, new = stages(1.0)
+    broken = replace(new, losses=lambda m, b: rows(m, b) / (b[0][:, 0] != FINETUNE[0][3][0]))
+    asked = replace(new, data=QUERY_DATA)
+    both = TwoStages(base, broken, embedding="embedding", alpha=1.0, solver=solver)
+    with pytest.raises(
+        ValueError, match=r"must have finite derivatives.* 9 samples of `data` \(TensorDataset"
+    ):
+        both.direction(asked)
+
+
+def test_folder_as_the_file_is_refused_before_anything_is_run(tmp_path):
+    base, new = stages(None, losses=lambda module, batch: pytest.fail("was run"))
+    with pytest.raises(ValueError, match=r"`path` must be a file, got the folder .*scores\.npy"):
+        influence(base, new, QUERY_DATA, embedding="embedding", path=tmp_path)
+    with pytest.raises(ValueError, match=r"`path` must be a file, got the folder"):
+        score_pool(base, base.parameters(), path=tmp_path)
+
+
 def test_queries_without_labels_are_refused():
     base, new = stages(None, losses=None)
     with pytest.raises(CaptureError, match="Targets must be whole numbers"):

@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, Dataset
+from torch import nn
+from torch.utils.data import ConcatDataset, Dataset, TensorDataset
 
 from lightning_mixcd import Pool
 from lightning_mixcd.influence import Stage, score_pool
@@ -44,6 +45,32 @@ def test_score_is_minus_the_gradient_along_the_direction():
         rows(base.module, (x[None], y[None])).sum().backward()
         truth.append(-sum(float((p.grad * along[name]).sum()) for name, p in base.module.named_parameters()))
     np.testing.assert_allclose(score_pool(base, along, progress=False), truth, rtol=1e-9)
+
+
+class Attention(nn.MultiheadAttention):
+    def forward(self, x):
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Attention(4, 2, batch_first=True),
+        nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
+        nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 1),
+    ],
+)
+def test_layers_of_torch_with_a_fast_path_are_scored(layer):
+    x = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
+    module = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 2)).eval()
+    stage = Stage(module, TensorDataset(x, torch.arange(5) % 2), rows)
+    along = direction(stage)
+    truth = []
+    for loss in rows(module, stage.data.tensors):
+        slopes = torch.autograd.grad(loss, [*module.parameters()], retain_graph=True)
+        truth.append(-sum(float((g * d).sum()) for g, d in zip(slopes, along.values(), strict=True)))
+    np.testing.assert_allclose(score_pool(stage, along, progress=False), truth, rtol=1e-4)
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_interrupted_scoring_goes_on(tmp_path):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse.linalg import lsqr
+from torch import nn
 
-from lightning_mixcd.influence import ConjugateGradients, Curvature, Exact
+from lightning_mixcd.influence import ConjugateGradients, Curvature, Exact, Stage
 from tests.influence.pipeline import stages
 
 
@@ -58,6 +59,35 @@ def test_unfinished_solution_warns_of_how_far_it_is():
     reached = float(re.search(r"at (\S+) of", str(told[0].message))[1])
     slope = curvature.product(vector - curvature.product(found)) - solver.damping * found
     assert reached == pytest.approx(float(slope.norm() / curvature.product(vector).norm()), rel=0.06)
+
+
+class Overflowing:
+    """An operator on two numbers whose products are beyond all bounds after the third."""
+
+    def __init__(self):
+        self.products = 0
+
+    def product(self, vector):
+        self.products += 1
+        return vector * torch.tensor([2.0, 3.0]) * (1.0 if self.products <= 3 else 1e200)
+
+
+def test_what_overflows_ends_with_a_warning_at_the_best_point():
+    # The first iteration takes three products.
+    vector = torch.ones(2, dtype=torch.float64)
+    found = []
+    for iterations in (1, 100):
+        solver = ConjugateGradients(max_iterations=iterations, progress=False)
+        with pytest.warns(UserWarning, match=r"Conjugate gradients stopped after \d+ iterations at"):
+            found.append(solver.solve(Overflowing(), vector))
+    assert found[0].isfinite().all()
+    assert torch.equal(*found)
+
+
+def test_exact_refuses_half_precision():
+    curvature = Curvature(Stage(nn.Linear(2, 2).bfloat16(), [0]), ["weight"])
+    with pytest.raises(ValueError, match=r"`Exact` must have a model in float32 or float64, got torch\.bfl"):
+        Exact().solve(curvature, torch.ones(4, dtype=torch.bfloat16))
 
 
 def test_exact_refuses_large_models():

@@ -25,6 +25,42 @@ def test_losses_are_read_of_the_training_step():
     torch.testing.assert_close(curvature.stage.mean_loss(), truth.detach())
 
 
+def test_losses_are_as_exact_as_the_model():
+    module, (x, y) = Toy().double(), pool().tensors
+    found = Stage(module, TensorDataset(x.double(), y)).mean_loss()
+    torch.testing.assert_close(
+        found, cross_entropy(module.net(x[:, :-1].double()), y).detach(), rtol=1e-12, atol=0
+    )
+
+
+class Halves(Toy):
+    """Changes the tensors of its batch."""
+
+    def features_and_labels(self, batch):
+        batch[0][:, :-1].mul_(0.5)
+        return batch
+
+
+class Replaces(Toy):
+    """Changes its batch."""
+
+    def features_and_labels(self, batch):
+        batch[0] = batch[0] * 0.5
+        return batch
+
+
+@pytest.mark.parametrize("kind", [Halves, Replaces])
+def test_training_step_may_write_into_its_batch(kind):
+    x, y = pool().tensors
+    names = [name for name, _ in Toy().named_parameters()]
+    found, truth = (
+        Curvature(Stage(module, data), names)
+        for module, data in ((kind(), pool()), (Toy(), TensorDataset(x * 0.5, y)))
+    )
+    torch.testing.assert_close(found.gradient(), truth.gradient())
+    torch.testing.assert_close(found.matrix(), truth.matrix())
+
+
 def test_pool_brings_its_own_collation():
     def doubled(samples):
         x, y = torch.utils.data.default_collate(samples)

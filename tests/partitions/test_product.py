@@ -12,9 +12,10 @@ from lightning_mixcd.partitions import ByColumn, Product
 rows = st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=40)
 
 
-def bins(rows, min_bin_size=0):
+def bins(rows, min_bin_size=0, correct=None):
     columns = dict(zip("abc", zip(*rows, strict=True), strict=False))
-    ledger = Ledger.from_arrays(correct=[True] * len(rows), loss=[0.1] * len(rows), **columns)
+    correct = [True] * len(rows) if correct is None else correct
+    ledger = Ledger.from_arrays(correct=correct, loss=[0.1] * len(rows), **columns)
     return Product([ByColumn(name) for name in columns], min_bin_size=min_bin_size).bins(ledger).tolist()
 
 
@@ -30,10 +31,11 @@ def test_small_types_do_not_run_over():
     assert bins(rows) == [2 * (20 * a + b) + c for a, b, c in rows]
 
 
-@given(rows, st.integers(0, 5))
-def test_rare_combinations_share_one_bin_and_common_ones_keep_theirs(rows, least):
-    members = Counter(rows)
-    found = bins(rows, least)
+@given(rows, st.integers(0, 5), st.data())
+def test_rare_combinations_share_one_bin_and_common_ones_keep_theirs(rows, least, data):
+    correct = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
+    members = Counter(row for row, right in zip(rows, correct, strict=True) if right)
+    found = bins(rows, least, correct)
     rare = {bin_ for row, bin_ in zip(rows, found, strict=True) if members[row] < least}
     common = {(row, bin_) for row, bin_ in zip(rows, found, strict=True) if members[row] >= least}
     assert len(rare) <= 1

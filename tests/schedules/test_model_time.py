@@ -86,6 +86,20 @@ def test_days_are_longer_where_the_weights_rest():
     assert 40 <= steps[1] - steps[0] <= 41
 
 
+def test_parameters_may_get_other_memory():
+    lengths = [1.0 + 1e-3 * i for i in range(30)]
+    schedule, module = ModelTime(3, lag=1), network()
+    schedule.setup(module)
+    steps = []
+    for step, length in enumerate(lengths):
+        steps += [step] * schedule(step)
+        for parameter in module.parameters():
+            parameter.data = parameter.data.clone()  # as SAM puts weights back
+        moved(module, length)
+        schedule.after_step(module)
+    assert steps == slow(lengths, day=3, burst=1, lag=1)
+
+
 def test_resumed_clock_goes_on():
     lengths = [random.Random(7).choice([0.1, 1.0, 3.0]) for _ in range(80)]
     torch.manual_seed(0)
