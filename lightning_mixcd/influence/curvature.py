@@ -136,8 +136,8 @@ class Curvature:
         if not mean.isfinite().all():
             data, module = (type(part).__name__ for part in (self.stage.pool.dataset, self.stage.module))
             raise ValueError(
-                f"The loss must have finite derivatives, got others over the {rows} samples of `data` "
-                f"({data}) of the stage of {module}. Mend the sample whose loss or gradient overflows, or "
-                "run the model and its losses in float64."
+                f"The loss must have finite derivatives, got NaN or infinity over the {rows} samples of "
+                f"`data` ({data}) of the stage of {module}. Mend the sample whose loss or gradient "
+                "overflows, or run the model and its losses in float64."
             )
         return mean

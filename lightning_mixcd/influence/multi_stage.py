@@ -131,7 +131,7 @@ class TwoStages:
             Tensors by name of the base model's parameters.
 
         Raises:
-            ValueError: If a stage is given that is of another module.
+            ValueError: If a stage is given that is of another module, or a loss has no finite derivatives.
         """
         asked = queries if isinstance(queries, Stage) else replace(self._finetuned, data=queries)
         if asked.module is not self._finetuned.module:

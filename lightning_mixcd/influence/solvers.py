@@ -127,12 +127,17 @@ class ConjugateGradients(Solver):
         found, rest = torch.zeros_like(vector), vector.clone()
         slope = curvature.product(rest)
         direction, size = slope.clone(), slope.dot(slope)
+        if not size.isfinite():
+            raise ValueError(
+                f"The squared norm of a gradient must be finite, got {float(size)} in {vector.dtype}. Run "
+                "the model in float64, or in float32 where it was in half precision."
+            )
         # The gradient's squared norm at which to stop.
         goal = self.tolerance**2 * float(size)
         best, least, done = found, size, 0
         with tqdm(total=self.max_iterations, desc="Solving", disable=not self.progress) as bar:
             while done < self.max_iterations:
-                if float(size) <= goal < math.inf:
+                if float(size) <= goal:
                     return found
                 image = curvature.product(direction)
                 step = size / (image.dot(image) + self.damping * direction.dot(direction))
@@ -148,7 +153,7 @@ class ConjugateGradients(Solver):
                     break
                 direction = slope + size / before * direction
                 bar.update()
-        if not float(size) <= goal:
+        if float(size) > goal:
             reached = self.tolerance * math.sqrt(float(size) / goal)
             warnings.warn(
                 f"Conjugate gradients stopped after {done} iterations at {reached:.1e} of "

@@ -84,6 +84,14 @@ def test_what_overflows_ends_with_a_warning_at_the_best_point():
     assert torch.equal(*found)
 
 
+def test_gradients_too_large_to_be_squared_are_refused():
+    curvature, vector = problem()
+    with pytest.raises(
+        ValueError, match=r"squared norm of a gradient must be finite, got inf in torch\.float64"
+    ):
+        ConjugateGradients(progress=False).solve(curvature, 1e200 * vector)
+
+
 def test_exact_refuses_half_precision():
     curvature = Curvature(Stage(nn.Linear(2, 2).bfloat16(), [0]), ["weight"])
     with pytest.raises(ValueError, match=r"`Exact` must have a model in float32 or float64, got torch\.bfl"):
