@@ -34,9 +34,10 @@ while read -r pairing units every part; do
   named "$pairing" _part method=probe_matching "$weights" "pool_size=$part"
   run "$pairing" method=oracle_25 "+strategy.every_n_steps=$every"
   run "$pairing" method=mir "$ratios"
+  run "$pairing" method=oracle "$ratios" "+strategy.every_n_steps=$every"
   # Inference takes too long for the rest.
   [ "$pairing" != nli2 ] || continue
-  run "$pairing" method=mixcd_shuffled,oracle "$ratios"
+  run "$pairing" method=mixcd_shuffled "$ratios"
   run "$pairing" method=mir "$weights"
 done << PAIRINGS
 intents 14800 20 1000
