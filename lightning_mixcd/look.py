@@ -1,7 +1,7 @@
 """Running the current model on rows of one's choice, counted and without a trace."""
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -48,7 +48,7 @@ class Look(ModelLook):
         *,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         learning_rate: Callable[[], float] = lambda: 0.0,
-        held: Callable[[], Collection[Tensor]] = tuple,
+        held: Callable[[], Set[Tensor]] = frozenset,
         scaler: GradScaler | None = None,
     ) -> None:
         self.module: LightningModule = getattr(module, "_orig_mod", module)
@@ -124,7 +124,7 @@ class Look(ModelLook):
 
     @override
     def optimized(self) -> dict[str, Tensor]:
-        held, trainable = {*self._held()}, self.trainable()
+        held, trainable = self._held(), self.trainable()
         # Of DeepSpeed's, which has copies of its own, it has none.
         return {name: p for name, p in trainable.items() if p in held} or trainable
 

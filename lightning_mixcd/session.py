@@ -28,7 +28,7 @@ from lightning_mixcd.strategies._screening import Screening
 from lightning_mixcd.supply import Supply
 from lightning_mixcd.terms import Terms
 from lightning_mixcd.transfer import Transfer
-from lightning_mixcd.wiring import BatchHook, rehearsal_step
+from lightning_mixcd.wiring import BatchHook, held_by, rehearsal_step
 
 __all__ = ["Session"]
 
@@ -62,7 +62,7 @@ class Session:
             self.readout,
             context=way.precision,
             learning_rate=partial(_learning_rate, trainer),
-            held=partial(_held, trainer),
+            held=lambda: held_by(*trainer.optimizers),
             scaler=getattr(trainer.precision_plugin, "scaler", None),
         )
         self.ranks = Ranks(trainer)
@@ -390,11 +390,6 @@ class Session:
 
 def _learning_rate(trainer: Trainer) -> float:
     return float(trainer.optimizers[0].param_groups[0]["lr"])
-
-
-def _held(trainer: Trainer) -> list[Tensor]:
-    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-    return [parameter for group in groups for parameter in group["params"]]
 
 
 def _refuse_unusable(trainer: Trainer, pl_module: LightningModule) -> None:

@@ -20,7 +20,7 @@ from lightning_mixcd.look import Look, loss_of
 from lightning_mixcd.penalties.base import Apart, Penalty, Start, Step
 from lightning_mixcd.scaling import check_unscaled, skip_if_not_finite
 from lightning_mixcd.separate import SeparateStep
-from lightning_mixcd.wiring import StepHook
+from lightning_mixcd.wiring import StepHook, held_by
 
 __all__ = ["Terms"]
 
@@ -240,7 +240,7 @@ class Terms:
         if scaler is not None:
             check_unscaled(optimizer)
         # Nobody empties or unscales the gradient of a parameter that the optimizer does not have.
-        own = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        own = held_by(optimizer)
         gradients = {
             name: parameter.grad
             for name, parameter in self.module.named_parameters()

@@ -8,8 +8,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor
+from torch.optim import Optimizer
 
-__all__ = ["BatchHook", "StepHook", "call_step", "own_hook", "rehearsal_step"]
+__all__ = ["BatchHook", "StepHook", "call_step", "held_by", "own_hook", "rehearsal_step"]
 
 
 class BatchHook:
@@ -162,6 +164,19 @@ def call_step(step: Callable[..., object], batch: object, number: int) -> object
         What the step returned.
     """
     return step(batch, number) if is_param_in_hook_signature(step, "batch_idx", min_args=2) else step(batch)
+
+
+def held_by(*optimizers: Optimizer) -> set[Tensor]:
+    """Return the parameters that optimizers have.
+
+    Args:
+        *optimizers: The optimizers.
+
+    Returns:
+        The parameters.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return {parameter for group in groups for parameter in group["params"]}
 
 
 def own_hook(trainer: Trainer, pl_module: LightningModule, name: str) -> Callable[..., Any]:

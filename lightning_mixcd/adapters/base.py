@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import override
 
+from lightning_mixcd.wiring import held_by
+
 __all__ = ["Adapter"]
 
 
@@ -63,8 +65,7 @@ class Adapter(Callback, ABC):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        held = {parameter for group in groups for parameter in group["params"]}
+        held = held_by(*trainer.optimizers)
         # There may be no optimizer, or one with copies of its own, as with DeepSpeed.
         if held.isdisjoint(pl_module.parameters()):
             return

@@ -14,6 +14,7 @@ from lightning_mixcd.adapters._lora_scores import Gated, Scores
 from lightning_mixcd.adapters.lora import LoRA
 from lightning_mixcd.errors import check_number, check_range, check_whole
 from lightning_mixcd.scaling import check_unscaled
+from lightning_mixcd.wiring import held_by
 
 __all__ = ["SelectiveLoRA"]
 
@@ -95,8 +96,7 @@ class SelectiveLoRA(LoRA):
         if trainer.global_step < self.warmup_steps:
             return
         scores = _scores(pl_module).scores
-        trained = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        if scores.grad is None or not any(parameter is scores for parameter in trained):
+        if scores.grad is None or scores not in held_by(optimizer):
             return
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             check_unscaled(optimizer)

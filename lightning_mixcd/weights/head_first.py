@@ -42,7 +42,8 @@ class HeadFirst(Callback):
         check_counts("Leave the callback out.", steps=steps)
         self.head, self.steps = head, steps
         self._frozen: list[nn.Parameter] = []
-        self._norms: list[nn.Module] = []
+        self._norms: list[nn.Module] = []  # outside of the head
+        self._held: list[nn.Module] = []  # those of them that were put into eval mode
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,7 +56,9 @@ class HeadFirst(Callback):
             )
         if trainer.global_step >= self.steps:
             return
-        kept = {*head.parameters()}
+        kept, inside = {*head.parameters()}, {*head.modules()}
+        norms = (part for part in pl_module.modules() if isinstance(part, _BatchNorm))
+        self._norms = [part for part in norms if part not in inside]
         self._frozen = [p for p in pl_module.parameters() if p.requires_grad and p not in kept]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
@@ -68,9 +71,7 @@ class HeadFirst(Callback):
             self._release()
             return
         # Those that an adapter holds in eval mode are not in train mode, and stay with it.
-        for part in {*pl_module.modules()} - {*pl_module.get_submodule(self.head).modules()}:
-            if isinstance(part, _BatchNorm) and part.training:
-                self._norms.append(part.eval())
+        self._held += [norm.eval() for norm in self._norms if norm.training]
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -83,9 +84,9 @@ class HeadFirst(Callback):
     def _release(self) -> None:
         for parameter in self._frozen:
             parameter.requires_grad_(True)
-        for norm in self._norms:
+        for norm in self._held:
             norm.train()
-        self._frozen, self._norms = [], []
+        self._frozen, self._norms, self._held = [], [], []
 
 
 def _refuse_waiting(trainer: Trainer) -> None:
