@@ -17,7 +17,7 @@ from lightning_mixcd.errors import check_range, check_whole
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.penalties.base import Penalty
-from lightning_mixcd.schedules import EveryNSteps, Schedule
+from lightning_mixcd.schedules import AdaptiveSchedule, EveryNSteps, Schedule
 from lightning_mixcd.session import Session
 from lightning_mixcd.settings import Settings
 from lightning_mixcd.strategies import Strategy
@@ -62,7 +62,8 @@ class RehearsalCallback(Callback):
 
     Raises:
         TypeError: If an argument is of another kind.
-        ValueError: If a number is out of range. At the start of `fit`, if there is no pool, or two; if the
+        ValueError: If a number is out of range, or strategy or schedule go by what a penalty keeps from them.
+            At the start of `fit`, if there is no pool, or two; if the
             strategy or a penalty needs a ledger and there is none; if pool and finetune data are read by
             different tokenizers.
         LedgerError: At the start of `fit`, if the ledger is of another pool or base model.
@@ -97,6 +98,7 @@ class RehearsalCallback(Callback):
         self.pool = None if pool is None else as_pool(pool)
         self.ledger, self.mix_ratio = ledger, mix_ratio
         self.schedule = schedule or EveryNSteps(1)
+        _check_together(strategy, self.penalties, self.schedule)
         self.readout = readout or Readout()
         self.seed = seed
         self._units = 0  # compute units of all processes, up to where this run began or was resumed
@@ -336,6 +338,22 @@ def _listed(penalties: Sequence[Penalty] | Mapping[str, Penalty]) -> tuple[Penal
                 f"`penalties` must be instances of `Penalty`, got {penalty!r}. Pass for example [L2SP()]."
             )
     return listed
+
+
+def _check_together(strategy: Strategy, penalties: Sequence[Penalty], schedule: Schedule) -> None:
+    if not any(penalty.keeps_apart for penalty in penalties):
+        return
+    where = "where a penalty keeps rehearsed rows out of the batch"
+    if strategy.learns:
+        raise ValueError(
+            f"`strategy` must be one that learns nothing {where}, got {type(strategy).__name__}, which would "
+            "never see them answered. Use UniformCorrect()."
+        )
+    if isinstance(schedule, AdaptiveSchedule) and schedule.needs_damage:
+        raise ValueError(
+            f"`schedule` must not go by damage {where}, got {type(schedule).__name__}, which would never see "
+            "any. Use EveryNSteps()."
+        )
 
 
 # Whether Lightning hands what is logged now on to its loggers.

@@ -19,7 +19,7 @@ from lightning_mixcd.probe import Probe
 from lightning_mixcd.record import open_if_recorded, record_with
 from lightning_mixcd.strategies import Strategy
 
-__all__ = ["LedgerSource"]
+__all__ = ["RECORDED_HERE", "LedgerSource"]
 
 RECORDED_HERE = KEPT | {"correct", "loss", "label"}  # what a recording at the start of `fit` may find
 

@@ -23,7 +23,6 @@ from lightning_mixcd.ranks import Ranks
 from lightning_mixcd.same_run import check_run, check_state, describe, tell
 from lightning_mixcd.separate import SeparateStep
 from lightning_mixcd.settings import Settings
-from lightning_mixcd.strategies import Strategy
 from lightning_mixcd.strategies._screening import Screening
 from lightning_mixcd.supply import Supply
 from lightning_mixcd.terms import Terms
@@ -153,10 +152,8 @@ class Session:
 
     def _choose_what_is_read(self) -> None:
         # Without a ledger, a strategy that learns nothing makes do with modules that say nothing.
-        learns = type(self.strategy).tally is not Strategy.tally
-        if self.terms.keeps_apart:
-            self._refuse_learners(learns=learns)
-        elif self.strategy.rehearses and (learns or self._knows_base):
+        answered = self.strategy.rehearses and not self.terms.keeps_apart
+        if answered and (self.strategy.learns or self._knows_base):
             self._wanted = {
                 "with_loss": self.strategy.needs_loss or self.readout.tolerance is not None,
                 "with_logits": self.strategy.needs_logits,
@@ -315,19 +312,6 @@ class Session:
     @property
     def _progress(self) -> Any:  # noqa: ANN401 -- Lightning's, which it exports nowhere
         return self.trainer.fit_loop.epoch_loop.batch_progress
-
-    def _refuse_learners(self, *, learns: bool) -> None:
-        where = "where a penalty keeps rehearsed rows out of the batch"
-        if learns:
-            raise ValueError(
-                f"`strategy` must be one that learns nothing {where}, got {type(self.strategy).__name__}, "
-                "which would never see them answered. Use UniformCorrect()."
-            )
-        if self.pace.needs_damage:
-            raise ValueError(
-                f"`schedule` must not go by damage {where}, got {type(self.settings.schedule).__name__}, "
-                "which would never see any. Use EveryNSteps()."
-            )
 
     def _listen(self) -> None:
         with_features = bool(self._wanted and self._wanted["with_features"])

@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "report": MATHS,
     "live": f"report {MATHS}",
     "tasks": f"report.files {TRAINING}",
-    "app": f"adapters influence report tasks testing weights {TRAINING}",
+    "app": f"adapters influence kept report tasks testing weights {TRAINING}",
 }
 
 # Members of these units do not know each other: they import `base` and modules that begin with an underscore.

@@ -22,7 +22,7 @@ class Adapter(Callback, ABC):
     added parts begin with `mixcd`, by which a ledger's fingerprint tells them from the base model's.
 
     While it trains, batch normalisation uses the statistics of pretraining and leaves them alone, but for
-    that in a head. Training is refused where no optimizer has what was added.
+    that in a head. Training is refused with two adapters, or where no optimizer has what was added.
 
     Attributes:
         trainable_parameters: How many numbers are trained, from `setup` on.
@@ -65,6 +65,10 @@ class Adapter(Callback, ABC):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Each has frozen what the other has added.
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if len(given := [type(part).__name__ for part in callbacks if isinstance(part, Adapter)]) > 1:
+            raise ValueError(f"`callbacks` must hold one adapter, got {given}. Leave all but one out.")
         held = held_by(*trainer.optimizers)
         # There may be no optimizer, or one with copies of its own, as with DeepSpeed.
         if held.isdisjoint(pl_module.parameters()):

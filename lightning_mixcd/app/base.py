@@ -70,14 +70,9 @@ def base_model(config: DictConfig, pairing: Pairing) -> tuple[LightningModule, P
         The base model, ready to be finetuned with `model.lr`, and the folder of its ledger, or of `ledger`.
 
     Raises:
-        TypeError: If `base.keep` is no list.
         ValueError: If the base model that is there was trained on other data.
         LedgerError: If `ledger` is given and is none, or of another pool.
     """
-    if isinstance(config.base.keep, str):
-        raise TypeError(
-            f"`base.keep` must be a list, got {config.base.keep!r}. Take base.keep=[{config.base.keep}]."
-        )
     if config.ledger:
         open_if_recorded(Ledger.open(config.ledger, verify=False), as_pool(pairing.pool))
     before, config = config, _pretraining(config)

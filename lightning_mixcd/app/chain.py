@@ -18,6 +18,7 @@ from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.outcome import Outcome
 from lightning_mixcd.app.run import (
     callbacks,
+    check_columns,
     check_options,
     configured_pool,
     configured_trainer,
@@ -35,6 +36,7 @@ from lightning_mixcd.tasks import Pairing
 __all__ = ["chain_base", "run_chain"]
 
 ACCURACY = "val/new/accuracy"
+STAGE = "stage"  # the column that says which task a pool sample is of
 Tasks = Mapping[str, LightningDataModule]
 
 
@@ -66,8 +68,9 @@ def run_chain(config: DictConfig) -> ChainRecord:
     """
     hush()
     check_options(config)
-    callbacks(config)  # refuses what cannot be made
+    rehearsal, _ = callbacks(config)  # refuses what cannot be made
     _check(config)
+    check_columns(config, rehearsal, [STAGE])
     with own_folder(config) as output:
         _check_same(config, output)
         return _run(config, output)
@@ -150,7 +153,7 @@ def _pool(config: DictConfig, tasks: Tasks, n: int) -> tuple[Pool, Mapping[str, 
     loaders = {name: task.train_dataloader() for name, task in [*tasks.items()][:n]}
     parts = {name: Pool(loader.dataset, collate_fn=loader.collate_fn) for name, loader in loaders.items()}
     pool, stage = union_pool(parts)
-    return configured_pool(config, pool, {"stage": stage})
+    return configured_pool(config, pool, {STAGE: stage})
 
 
 def _base(config: DictConfig, tasks: Tasks) -> tuple[LightningModule, Path]:

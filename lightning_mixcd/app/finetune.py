@@ -17,6 +17,7 @@ from lightning_mixcd.app.conf import hush, make
 from lightning_mixcd.app.outcome import Outcome
 from lightning_mixcd.app.run import (
     callbacks,
+    check_columns,
     check_options,
     configured_pairing,
     configured_trainer,
@@ -65,6 +66,7 @@ def _train(
     config: DictConfig, rehearsal: RehearsalCallback, others: list[Callback], *, name: str, output: Path
 ) -> Record:
     pairing = configured_pairing(config)
+    check_columns(config, rehearsal, pairing.columns)
     module, ledger = base_model(config, pairing)
     outcome = Outcome(rehearsal, measures=[PRIOR, NEW])
     hooks = [rehearsal, *others, outcome]

@@ -1,7 +1,7 @@
 """What every run of the app is made of."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,18 @@ from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.data.streams import Streams
 from lightning_mixcd.errors import check_counts, check_whole
+from lightning_mixcd.kept import KEPT, check_keep
+from lightning_mixcd.ledger import Ledger
+from lightning_mixcd.ledger_source import RECORDED_HERE
+from lightning_mixcd.penalties.base import Penalty
 from lightning_mixcd.record import column_values
 from lightning_mixcd.resume import ExactResume
-from lightning_mixcd.strategies import MixCD, Oracle
+from lightning_mixcd.strategies import MixCD, Oracle, Strategy
 from lightning_mixcd.tasks import Pairing
 
 __all__ = [
     "callbacks",
+    "check_columns",
     "check_options",
     "configured_pairing",
     "configured_pool",
@@ -48,10 +53,12 @@ def check_options(config: DictConfig) -> None:
         config: The app's configuration.
 
     Raises:
-        TypeError: If `wise_ft` is no list of numbers, or `true_rates_every` no whole number.
+        TypeError: If `wise_ft` is no list of numbers, `base.keep` no list, or `true_rates_every` no whole
+            number.
         ValueError: If `mix_ratio`, `wise_ft`, `true_rates_every` or the trainer's `limit_val_batches` is out
-            of range, `base` has a key that says nothing, the trainer has a logger of its own, every run of a
-            sweep would start processes of its own, or the run's folder would be elsewhere than its name says.
+            of range, `base` has a key that says nothing or `base.keep` what no forward shows, the trainer has
+            a logger of its own, every run of a sweep would start processes of its own, or the run's folder
+            would be elsewhere than its name says.
     """
     Ration(config.mix_ratio)
     _check_wise_ft(config.wise_ft)
@@ -76,6 +83,33 @@ def check_options(config: DictConfig) -> None:
             f"{config.trainer.get('strategy', 'auto')}: Lightning would start the whole sweep again for each "
             "device. Or leave it to Slurm to start processes: hydra/launcher=slurm."
         )
+
+
+def check_columns(config: DictConfig, rehearsal: RehearsalCallback, columns: Iterable[str]) -> None:
+    """Refuse what the ledger will lack, before the base model is trained and recorded.
+
+    Args:
+        config: The app's configuration.
+        rehearsal: Whose strategy and penalties need columns.
+        columns: What the data know of each pool sample.
+
+    Raises:
+        ValueError: If they need another column.
+    """
+    recorded = {*RECORDED_HERE - KEPT, *config.base.keep, *columns}
+    there = {*Ledger.open(config.ledger, verify=False).columns} if config.ledger else recorded
+    users: tuple[Strategy | Penalty, ...] = (rehearsal.strategy, *rehearsal.penalties)
+    for user in users:
+        if missing := [name for name in user.needs_columns if name not in there]:
+            where, remedy = "data", "Choose data that have them, or a `ledger`"
+            if config.ledger:
+                where, remedy = "ledger", "Give one that has them"
+            elif KEPT.issuperset(missing):
+                where, remedy = "base.keep", f"Take base.keep=[{','.join([*config.base.keep, *missing])}]"
+            raise ValueError(
+                f"`{where}` must have the columns that {type(user).__name__} needs, but lacks {missing}. "
+                f"{remedy}, or choose another strategy, partition or penalty."
+            )
 
 
 def wise_ft_folder(alpha: float) -> str:
@@ -117,6 +151,9 @@ def _check_base(base: DictConfig) -> None:
             f"`base` must have no keys but {known}, got {unknown}. Leave these out: all else is as for "
             "finetuning, by `model` and `trainer`."
         )
+    if not isinstance(base.keep, ListConfig | DictConfig):
+        raise TypeError(f"`base.keep` must be a list, got {base.keep!r}. Take base.keep=[{base.keep or ''}].")
+    check_keep(base.keep)
 
 
 # `..` in the value of an override is one in the path that is named after it.

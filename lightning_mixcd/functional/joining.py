@@ -347,6 +347,8 @@ def _other_keys(
     problems = [f"lacks {missing}"] if missing else []
     problems += [f"has {surplus} too many"] if surplus else []
     remedy = f"The pool batch {' and '.join(problems)}. {_MATCH}"
+    if all(isinstance(key, int) for key in (missing or surplus)):
+        remedy += " If these are rows, stack or pad them: a list of tensors is read as one entry per field."
     return place.mismatch(f"the parts {list(finetune)}", f"the parts {list(pool)}", remedy)
 
 

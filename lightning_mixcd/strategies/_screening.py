@@ -62,7 +62,7 @@ class Screening(Strategy):
         name = type(self).__name__
         if not isinstance(source, Strategy):
             raise TypeError(f"`source` must be a strategy, got {source!r}. Pass for example Uniform().")
-        learns = type(source).tally is not Strategy.tally or source.refresh_every_n_steps is not None
+        learns = source.learns or source.refresh_every_n_steps is not None
         if learns or isinstance(source, Screening) or not source.rehearses:
             raise ValueError(
                 f"`source` of {name} must be a strategy that draws and learns nothing, got "

@@ -75,6 +75,11 @@ class Strategy(ABC):
         """Whether `attach` is to be called: where `needs_features`, as far as known before `setup`."""
         return self.needs_features
 
+    @property
+    def learns(self) -> bool:
+        """Whether there is a `tally` to learn from."""
+        return type(self).tally is not Strategy.tally
+
     def attach(self, head: nn.Module) -> None:  # noqa: B027 -- may be left as it is
         """Get to know the head, before `setup`; only where `wants_head`.
 

@@ -27,10 +27,15 @@ def load_rows(source: Mapping[str, Any], split: str, needed: Iterable[str]) -> A
 
     Raises:
         FileNotFoundError: If a file is not there.
-        ValueError: If a column is not there.
+        ValueError: If a column is not there, or `source` is a stream.
     """
     from datasets import load_dataset
 
+    if source.get("streaming"):
+        raise ValueError(
+            "`source` must be read as a whole, got streaming=True. Leave that out; what can only be streamed "
+            "is rehearsed as `Streams`."
+        )
     part = EVERY.fullmatch(split)
     name, every = (part[1], int(part[2])) if part else (split, 1)
     try:

@@ -173,6 +173,12 @@ def test_fit_goes_on_with_the_blocks_that_are_there():
     assert not torch.equal(before, bottom)
 
 
+@pytest.mark.parametrize("second", CLASSES)
+def test_two_adapters_are_refused(second):
+    with pytest.raises(ValueError, match=rf"`callbacks` must hold one .*'LoRA', '{second.__name__}'\]"):
+        fit(Deep(), LoRA(), second())
+
+
 @pytest.mark.parametrize("settings", [{"rank": 4}, {"alpha": 3}])
 def test_fit_with_other_settings_than_those_of_the_blocks_is_refused(settings):
     module, _ = injected(LoRA(rank=2, alpha=2))

@@ -255,7 +255,8 @@ def test_what_acts_is_counted_and_named(scores, caplog):
 
 
 def optimizers(*parts):
-    return SimpleNamespace(optimizers=[torch.optim.SGD(part.parameters()) for part in parts])
+    made = [torch.optim.SGD(part.parameters()) for part in parts]
+    return SimpleNamespace(optimizers=made, callbacks=[])
 
 
 def test_scores_that_no_optimizer_has_are_refused():

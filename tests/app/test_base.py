@@ -242,10 +242,3 @@ def test_model_may_take_values_of_what_is_for_finetuning_alone(kept, tmp_path):
     options = ["base.max_epochs=1", "base.lr=5", "+trainer.max_steps=5", f"+model.width=${{{kept}}}"]
     module, _ = base.base_model(config := composed(tmp_path / "run", *options), make(config.data))
     assert module.network.head.in_features == 5
-
-
-def test_name_in_place_of_a_list_is_refused_before_a_base_model_is_made(config, tmp_path):
-    config.base.keep = "logits"
-    with pytest.raises(TypeError, match=r"`base.keep` must be a list, got 'logits'. Take .*keep=\[logits\]"):
-        base.base_model(config, make(config.data))
-    assert not (tmp_path / "base").exists()

@@ -119,6 +119,9 @@ def test_what_two_processes_counted_is_in_the_record(tmp_path):
         ("wise_ft=[0.5,0.5000001,1]", r"`wise_ft` must .* six digits, .* several for \['wise_ft_0.5'\]"),
         ("ledger=nowhere", "ledger"),
         ("+base.epochs=50", r"`base` must have no keys but .*'max_epochs'.*, got \['epochs'\]"),
+        ("base.keep=logits", r"`base.keep` must be a list, got 'logits'. Take base.keep=\[logits\]"),
+        ("base.keep=null", r"`base.keep` must be a list, got None. Take base.keep=\[\]"),
+        ("base.keep=[hidden]", r"`keep` may hold \"features\" and \"logits\", got \['hidden'\]"),
         (
             "ckpt_path=nowhere.ckpt",
             "`ckpt_path` must be a checkpoint that is there, got /|must be empty for a chain",
@@ -135,6 +138,34 @@ def test_what_could_not_end_well_is_refused_before_anything_is_made(
     with pytest.raises(Exception, match=message):
         run(composed(tmp_path / "run", *stages, f"base_dir={tmp_path}/base", option))
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["penalty=agem"], "`strategy` must be one that learns nothing .*got MixCD"),
+        (
+            ["strategy=head_probe", "base.keep=[logits]"],
+            r"`base.keep` must have .* HeadProbe needs, but lacks \['features'\]. .*keep=\[logits,features\]",
+        ),
+        (["penalty=der", "base.keep=[]"], r"`base.keep` must have .* DER needs, but lacks \['logits'\]"),
+        (["strategy=most_supportive"], r"`data` must have .* but lacks \['influence'\]. .* or a `ledger`"),
+    ],
+)
+@pytest.mark.parametrize("run", [finetune.train, chain.run_chain], ids=["run", "chain"])
+def test_what_does_not_go_together_is_refused_before_a_base_model_is_made(run, options, message, tmp_path):
+    stages = ["experiment=chain"] if run is chain.run_chain else []
+    with pytest.raises(ValueError, match=message):
+        run(composed(tmp_path / "run", *stages, f"base_dir={tmp_path}/base", *options))
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize("options", [["strategy=most_supportive"], ["strategy=head_probe"]])
+def test_given_ledger_that_lacks_a_column_is_refused_before_a_base_model_is_made(options, given, tmp_path):
+    config = composed(tmp_path / "run", *options, given, f"base_dir={tmp_path}/base")
+    with pytest.raises(ValueError, match=r"`ledger` must have .*, but lacks .* Give one that has them"):
+        finetune.train(config)
+    assert not (tmp_path / "base").exists()
 
 
 @pytest.mark.parametrize(

@@ -347,6 +347,13 @@ class TestRefusals:
         ):
             join(finetune, pool)
 
+    def test_rows_in_a_list(self):
+        rows = [{"x": torch.zeros(3)} for _ in range(4)]
+        with pytest.raises(
+            JoinError, match="If these are rows, stack or pad them: a list of tensors"
+        ):
+            join(rows, rows[:1])
+
     def test_missing_and_surplus_keys_alone(self):
         less, more = {"in": {"x": torch.zeros(1)}}, {"in": {"x": torch.zeros(1), "y": torch.zeros(1)}}
         with pytest.raises(JoinError, match=r'^batch\["in"\].*The pool batch has \[\'y\'\] too many'):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.tasks.tiny import save_rows
@@ -30,6 +32,12 @@ def test_so_will_every_second_row_or_third(tmp_path, every):
 def test_column_that_is_not_there_is_named_beside_those_that_are(tmp_path):
     with pytest.raises(ValueError, match=r"'hypothesis', 'label', 'genre'\], got \['text'\]"):
         save_rows(tmp_path, "a", ROWS).load("train", ["text", "label"])
+
+
+def test_stream_is_refused(tmp_path):
+    rows = save_rows(tmp_path, "a", ROWS)
+    with pytest.raises(ValueError, match=r"`source` must be read as a whole, got streaming=True. .* as `Str"):
+        replace(rows, source={**rows.source, "streaming": True}).load("train", ["label"])
 
 
 @pytest.mark.parametrize("text", ["", " \n", None])
