@@ -349,9 +349,7 @@ class TestRefusals:
 
     def test_rows_in_a_list(self):
         rows = [{"x": torch.zeros(3)} for _ in range(4)]
-        with pytest.raises(
-            JoinError, match="If these are rows, stack or pad them: a list of tensors"
-        ):
+        with pytest.raises(JoinError, match="If these are rows, stack or pad them: a list of tensors"):
             join(rows, rows[:1])
 
     def test_missing_and_surplus_keys_alone(self):
