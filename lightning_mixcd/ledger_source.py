@@ -149,12 +149,11 @@ class LedgerSource:
                 f"`ledger` must be recorded already, because {reason} what the base model had right, and "
                 f"there is none at `{path}`. Record it with `record_ledger` and the base model."
             )
-        if self._trainer.is_global_zero:
-            keep = [name for name in self._columns if name in KEPT]
-            try:
-                record_with(probe, str(path), model=model, keep=keep)
-            except FinishedLedgerError:  # meanwhile, by another run
-                Ledger.open(str(path)).verify_model(self._module)
+        keep = [name for name in self._columns if name in KEPT]
+        try:
+            record_with(probe, str(path), model=model, keep=keep)
+        except FinishedLedgerError:  # meanwhile, by another run
+            Ledger.open(str(path)).verify_model(self._module)
         self._trainer.strategy.barrier()
         ledger = open_if_recorded(path, self._pool)
         assert ledger is not None  # noqa: S101 -- just recorded

@@ -22,6 +22,7 @@ from lightning_mixcd.errors import CaptureError, check_kept, of_the_pool
 from lightning_mixcd.functional.joining import n_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.functional.tolerance import right_now
+from lightning_mixcd.ranks import Ranks
 from lightning_mixcd.traceless import cuda_states_kept, outputs_of, plain, quiet
 from lightning_mixcd.types import PoolRows
 from lightning_mixcd.wiring import rehearsal_step
@@ -34,6 +35,8 @@ Indices = Sequence[int] | npt.NDArray[np.int64]
 class Probe:
     """Forwards pool samples through the current model in eval mode, and counts them.
 
+    Several processes share the batches out, and all of them get what was read of each.
+
     Module modes, metrics inside the module, gradients, random states and the module's log are as before when
     it is done. Random transforms of the pool give the same samples every time.
 
@@ -43,10 +46,11 @@ class Probe:
         readout: How correctness is read of the outputs.
         transfer: Brings a collated batch to the device, as training does; by default the module's own hooks.
         context: Context of each forward, such as the trainer's precision; none by default.
+        ranks: The processes, all of which must ask for the same samples; by default this one alone.
 
     Attributes:
         known: Returns what is known of pool samples, such as the loss that is allowed.
-        forwards: Sample-forwards so far.
+        forwards: Sample-forwards of this process so far.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Probe:
         *,
         transfer: Callable[[object], object] | None = None,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        ranks: Ranks | None = None,
     ) -> None:
         inner = getattr(module, "_orig_mod", module)
         # A compiled LightningModule hides its `training_step`.
@@ -64,7 +69,23 @@ class Probe:
         self.pool, self.readout = pool, readout
         self.transfer, self.context = transfer or self._default_transfer, context
         self.known: Callable[[Tensor], Mapping[str, Tensor]] = _nothing_known
-        self.forwards = 0
+        self.ranks, self.forwards = ranks, 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.ranks is None or self.ranks.rank == 0
+
+    def everyones(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Return the tensors of each process; all must come here.
+
+        Args:
+            tensors: This one's, on the host.
+
+        Returns:
+            Those of all, in their order.
+        """
+        return [tensors] if self.ranks is None else self.ranks.gather_each(tensors)
 
     def check(self) -> None:
         """Refuse a pool without random access, and a model that cannot be run outside of training.
@@ -99,21 +120,21 @@ class Probe:
         self.check()
         loader = DataLoader(
             PoolFetch(replace(self.pool, unreadable="raise"), seed=0),
-            batch_sampler=((chunk[0], chunk, []) for chunk in self._chunks(index)),  # type: ignore[misc]
+            batch_sampler=((mine[0], mine, []) for _, mine in self._turns(index)),  # type: ignore[misc]
             collate_fn=as_it_is,
             num_workers=self.pool.num_workers,
         )
         with_features = "features" in keep
         listening = self.readout.attach(self.module, with_features=with_features)
         with seeded(0), cuda_states_kept(), quiet(self.module), listening:
-            for chunk, fetched in zip(self._chunks(index), loader, strict=True):
+            for (chunks, mine), fetched in zip(self._turns(index), loader, strict=True):
                 # By the samples alone, so that a recording that was interrupted goes on as it would have.
-                with seeded(stream_key(0, chunk[0])), self.context():
+                with seeded(stream_key(0, mine[0])), self.context():
                     moved = self.transfer(fetched.batch)
-                    check_kept(n_rows(plain(moved)), len(chunk))
+                    check_kept(n_rows(plain(moved)), len(mine))
                     with of_the_pool():
                         outputs = outputs_of(self.module, PoolRows(moved), self.readout)
-                self.forwards += len(chunk)
+                self.forwards += len(mine)
                 reading = self.readout.read(
                     outputs,
                     moved,
@@ -121,13 +142,24 @@ class Probe:
                     with_logits="logits" in keep,
                     with_features=with_features,
                 )
-                yield torch.tensor(chunk), reading
+                yield from zip(map(torch.tensor, chunks), self._readings_of_all(reading), strict=False)
 
-    # One chunk at a time: the list of all of them would outweigh the ledger.
-    def _chunks(self, index: Indices) -> Iterator[list[int]]:
+    # The batches that all ranks forward at the same time, and this one's. Where there are too few in the end,
+    # the last one is forwarded again, since a sharded model needs all ranks. One turn after the other: the
+    # list of all would outweigh the ledger.
+    def _turns(self, index: Indices) -> Iterator[tuple[list[list[int]], list[int]]]:
+        n_ranks, rank = (1, 0) if self.ranks is None else (self.ranks.size, self.ranks.rank)
         size = self.pool.batch_size
-        for start in range(0, len(index), size):
-            yield [int(i) for i in index[start : start + size]]
+        for first in range(0, len(index), n_ranks * size):
+            end = min(first + n_ranks * size, len(index))
+            chunks = [[int(i) for i in index[k : min(k + size, end)]] for k in range(first, end, size)]
+            yield chunks, chunks[min(rank, len(chunks) - 1)]
+
+    def _readings_of_all(self, reading: Reading) -> list[Reading]:
+        if self.ranks is None or self.ranks.size == 1:
+            return [reading]
+        found = {name: value.cpu() for name, value in vars(reading).items() if value is not None}
+        return [Reading(**tensors) for tensors in self.everyones(found)]
 
     def correct(self, index: Tensor) -> Tensor:
         """Return which samples the model gets right, or, where a loss is allowed, within that loss.

@@ -68,7 +68,7 @@ class Ranks:
         return gathered
 
     def gather_each(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """Return the tensors of each rank, of whatever names and shapes; waits, so for checkpoints only.
+        """Return the tensors of each rank, of whatever names and shapes; waits, so not for the step path.
 
         Args:
             tensors: This rank's, on the host.

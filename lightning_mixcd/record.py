@@ -1,6 +1,7 @@
 """Making a ledger: one pass of the base model over the pool."""
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
@@ -109,7 +110,8 @@ def record_ledger(
     if batch_size is not None:
         pool = replace(pool, batch_size=batch_size)
     probe = Probe(model, pool, readout or Readout())
-    return record_with(probe, path, columns=columns, keep=keep)
+    record_with(probe, path, columns=columns, keep=keep)
+    return Ledger.open(path, verify=False)
 
 
 def record_with(
@@ -119,8 +121,10 @@ def record_with(
     columns: Mapping[str, Any] | None = None,
     keep: Keep = (),
     model: Mapping[str, Any] | None = None,
-) -> Ledger:
+) -> None:
     """Record a ledger with a probe that is already set up; see `record_ledger`.
+
+    Of several processes the first one writes what all of them read. Where that cannot be, it alone says why.
 
     Args:
         probe: The probe.
@@ -128,9 +132,6 @@ def record_with(
         columns: Further columns to keep, each of length N.
         keep: What else to keep.
         model: Fingerprint of the base model, if it was taken before; by default that of the probe's module.
-
-    Returns:
-        The finished ledger.
 
     Raises:
         ValueError: If `keep` names something else; see also `record_ledger`.
@@ -146,32 +147,21 @@ def record_with(
             f"`columns` must leave out what is recorded by itself, got {own}. Give yours another name."
         )
     specs |= {name: (values.dtype, values.shape[1:]) for name, values in extra.items()}
-    writer = LedgerWriter(
-        path,
-        size,
-        columns=specs,
-        pool=fingerprint_pool(probe.pool.dataset),
-        model=model or fingerprint_model(probe.module),
-        bases=_bases([reading for _, reading in looks], keep),
-    )
-    for index, reading in looks:
-        _write(writer, index.numpy(), reading, extra, keep)
-    missing = np.flatnonzero(~writer.recorded)
-    with (
-        closing(probe.readings(missing, keep=keep)) as readings,
-        tqdm(
-            total=size,
-            initial=size - len(missing),
-            desc=f"Recording ledger ({writer.n_bytes / 1e6:,.1f} MB)",
-            unit="sample",
-        ) as bar,
-    ):
-        for n_batches, (index, reading) in enumerate(readings, start=1):
-            _write(writer, index.numpy(), reading, extra, keep)
-            bar.update(len(index))
-            if n_batches % FLUSH_EVERY_N_BATCHES == 0:
-                writer.flush()
-    return writer.finish(forwards=size)
+    writer: LedgerWriter | None = None
+    missing: dict[str, Tensor] = {}
+    try:
+        if probe.leads:
+            pool, model = fingerprint_pool(probe.pool.dataset), model or fingerprint_model(probe.module)
+            bases = _bases([reading for _, reading in looks], keep)
+            writer = LedgerWriter(path, size, columns=specs, pool=pool, model=model, bases=bases)
+            for index, reading in looks:
+                _write(writer, index.numpy(), reading, extra, keep)
+            missing = {"rows": torch.from_numpy(~writer.recorded)}
+    finally:
+        missing = probe.everyones(missing)[0]  # none where that failed: nobody waits in vain
+    for rows in missing.values():
+        with closing(probe.readings(rows.numpy().nonzero()[0], keep=keep)) as readings:
+            _record(writer, readings, extra, keep)
 
 
 def open_if_recorded(ledger: Ledger | str | Path, pool: Pool) -> Ledger | None:
@@ -216,6 +206,25 @@ def column_values(name: str, values: object, size: int) -> Array:
             "Give one in the order of the pool."
         )
     return column
+
+
+def _record(
+    writer: LedgerWriter | None,
+    readings: Iterable[tuple[Tensor, Reading]],
+    extra: Mapping[str, Array],
+    keep: Keep,
+) -> None:
+    if writer is None:  # another process writes
+        deque(readings, maxlen=0)
+        return
+    size, what = len(writer.recorded), f"Recording ledger ({writer.n_bytes / 1e6:,.1f} MB)"
+    with tqdm(total=size, initial=writer.n_recorded, desc=what, unit="sample") as bar:
+        for n_batches, (index, reading) in enumerate(readings, start=1):
+            _write(writer, index.numpy(), reading, extra, keep)
+            bar.update(len(index))
+            if n_batches % FLUSH_EVERY_N_BATCHES == 0:
+                writer.flush()
+    writer.finish(forwards=size)
 
 
 def _same(one: Array, two: Array) -> bool:

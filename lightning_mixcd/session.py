@@ -55,7 +55,10 @@ class Session:
         self._separate: SeparateStep | None = None
         if self.strategy.rehearses and rehearsal_step(pl_module) is not None:
             self._separate = SeparateStep(pl_module, self.readout)
-        self.probe = Probe(pl_module, self.pool, self.readout, transfer=way.whole, context=way.precision)
+        self.ranks = Ranks(trainer)
+        self.probe = Probe(
+            pl_module, self.pool, self.readout, transfer=way.whole, context=way.precision, ranks=self.ranks
+        )
         self.look = Look(
             pl_module,
             self.readout,
@@ -64,7 +67,6 @@ class Session:
             held=lambda: held_by(*trainer.optimizers),
             scaler=getattr(trainer.precision_plugin, "scaler", None),
         )
-        self.ranks = Ranks(trainer)
         self._total = partial(self.ranks.reduce, how="sum")
         self._supply = Supply(settings, self.pace, way, self.look, self.ranks)
         self.terms = Terms(

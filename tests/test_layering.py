@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "separate": f"capture look wiring {MATHS}",
     "scaling": LEAVES,
     "terms": f"capture data.host_copy ledger look penalties scaling separate wiring {MATHS}",
-    "probe": f"capture data.pool data.pool_fetch data.seeded data.streams traceless wiring {MATHS}",
+    "probe": f"capture data.pool data.pool_fetch data.seeded data.streams ranks traceless wiring {MATHS}",
     "kept": f"capture {MATHS}",
     "record": f"capture data.pool kept ledger probe {MATHS}",
     "ledger_callback": f"capture kept ledger wiring {MATHS}",

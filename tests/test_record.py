@@ -1,5 +1,7 @@
 """Making a ledger: what is in it, what it costs, what becomes of it when it is interrupted."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_mixcd import Ledger, LedgerError, Pool, PoolError, Readout, record_ledger
-from lightning_mixcd.record import open_if_recorded
+from lightning_mixcd.probe import Probe
+from lightning_mixcd.record import open_if_recorded, record_with
 from tests.toys import N_POOL, Toy, base_state, network, plain_readings, pool
 
 
@@ -211,6 +214,27 @@ def test_interrupted_recording_goes_on_where_it_stopped(tmp_path, monkeypatch):
     # Batches 0 to 5 were made, the first and the next four flushed; the first tells the columns again.
     assert again.asked == [*range(6), *range(30, 60)]
     assert recorded.correct.tolist() == plain_readings(base_state(), pool())[0].tolist()
+
+
+def test_processes_are_told_that_the_first_one_cannot_record(tmp_path):
+    record_ledger(Toy(), pool(), tmp_path / "l")
+    told = []
+
+    def first(tensors):
+        told.append(tensors)
+        return [tensors, tensors]
+
+    def second(tensors):
+        return [told.pop(0), tensors]
+
+    def record(rank, gather_each):
+        ranks = SimpleNamespace(size=2, rank=rank, gather_each=gather_each)
+        record_with(Probe(Toy(), Pool(pool()), Readout(), ranks=ranks), tmp_path / "l")
+
+    with pytest.raises(LedgerError, match="must not hold a finished ledger"):
+        record(0, first)
+    record(1, second)
+    assert told == []
 
 
 def test_recording_of_something_else_is_not_continued(tmp_path):

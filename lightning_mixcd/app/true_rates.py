@@ -12,6 +12,7 @@ from lightning_mixcd.callback import RehearsalCallback
 from lightning_mixcd.data import RehearsalDataModule
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.probe import Probe
+from lightning_mixcd.ranks import Ranks
 from lightning_mixcd.strategies import MixCD
 from lightning_mixcd.transfer import Transfer
 
@@ -53,7 +54,9 @@ class TrueRates(Callback):
         assert baseline.ledger is not None  # noqa: S101 -- just given
         way = Transfer(trainer, pl_module, seed=0)
         way.begin()
-        self._probe = Probe(pl_module, data.pool, readout, transfer=way.whole, context=way.precision)
+        self._probe = Probe(
+            pl_module, data.pool, readout, transfer=way.whole, context=way.precision, ranks=Ranks(trainer)
+        )
         if readout.tolerance is not None:
             self._probe.known = baseline.known_of
         self._correct = torch.from_numpy(np.asarray(baseline.ledger.correct).nonzero()[0])

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_mixcd import EveryNSteps, MixCD, Oracle, Pool, RehearsalCallback, RehearsalDataModule
+from lightning_mixcd.penalties import DER
 from lightning_mixcd.resume import ExactResume
 from lightning_mixcd.strategies import Strategy
 from tests.integration.launching import joined
@@ -143,6 +144,10 @@ def two_processes(folder: Path) -> dict[str, Any]:
         ),
         "oracle": fit(folder, Oracle(every_n_steps=2), data=plain, seed=1, **settings),
     }
+    few = {"pool": Pool(pool(), lag=2, batch_size=8), "mix_ratio": 0.5}
+    logits = {"penalties": [DER()], "ledger": folder / "logits.ledger", **few}
+    found["shared recording"] = fit(folder, MixCD(), data=plain, seed=1, **logits)
+    found["shared looks"] = fit(folder, Oracle(every_n_steps=2), data=plain, seed=1, ledger=path, **few)
 
     for name, strategy in (("mixcd", MixCD()), ("oracle", Oracle(every_n_steps=2))):
         found[f"{name} spent"] = case(folder, "uneven", 2, strategy, max_compute_units=250)

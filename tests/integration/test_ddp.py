@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from lightning_mixcd import Ledger, MixCD, Pool, RehearsalCallback
+from lightning_mixcd import Ledger, MixCD, Pool, RehearsalCallback, record_ledger
 from lightning_mixcd.partitions import ByLossQuantile
 from tests.integration.ddp_process import CASES, N_BATCHES
 from tests.integration.launching import together
@@ -91,10 +91,29 @@ def test_finetune_samples_are_shared_out_by_lightning(ranks):
 
 
 def test_ledger_is_recorded_once(ranks, folder):
-    rows = [rank["recording"]["rows_forwarded"] - rank["again"]["rows_forwarded"] for rank in ranks]
-    assert rows == [N_POOL, 0]
     assert Ledger.open(folder / "base.ledger").correct.tolist() == ledger().correct.tolist()
     assert ranks[0]["recording"]["seen"] == ranks[0]["again"]["seen"]
+
+
+# The first batch of 8 tells which columns there are; of the other 7 there are 3 for each, and one more.
+def test_ranks_share_the_recording_of_what_one_process_records(ranks, folder):
+    rows = [rank["shared recording"]["rows_forwarded"] - rank["again"]["rows_forwarded"] for rank in ranks]
+    assert rows == [8 + 3 * 8 + 4] * 2
+    found = Ledger.open(folder / "logits.ledger")
+    alone = record_ledger(Toy(), Pool(pool(), batch_size=8), folder / "alone.ledger", keep=["logits"])
+    assert found.columns == alone.columns
+    assert all(np.array_equal(found.column(name), alone.column(name)) for name in alone.columns)
+    assert found.forwards == N_POOL
+
+
+def test_ranks_share_the_looks_of_an_oracle(ranks):
+    assert ranks[0]["shared looks"]["rates"] == ranks[1]["shared looks"]["rates"]
+    assert ranks[0]["shared looks"]["seen"] == ranks[0]["oracle"]["seen"]
+    n_correct = int(ledger().correct.sum())
+    batches = [min(8, n_correct - start) for start in range(0, n_correct, 8)]
+    batches += batches[-1:] * (len(batches) % 2)
+    looks = 3 * sum(batches)  # after steps 2, 4 and 6
+    assert ranks[0]["shared looks"]["units"] == N_POOL + looks + 2 * 3 * 2 * (20 + 10)
 
 
 def test_workers_do_not_change_the_run(ranks):
