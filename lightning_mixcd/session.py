@@ -69,18 +69,10 @@ class Session:
         )
         self._total = partial(self.ranks.reduce, how="sum")
         self._supply = Supply(settings, self.pace, way, self.look, self.ranks)
-        self.terms = Terms(
-            settings.penalties,
-            settings.rehearsal_weight,
-            pl_module,
-            self.readout,
-            self.look,
-            self._total,
-            self._separate,
-        )
-        self._source = LedgerSource(
-            settings.ledger, self.pool, [self.strategy, *settings.penalties], trainer, pl_module
-        )
+        penalties, weight = settings.penalties, settings.rehearsal_weight
+        self.terms = Terms(penalties, weight, pl_module, self.readout, self.look, self._total, self._separate)
+        users = [self.strategy, *penalties]
+        self._source = LedgerSource(settings.ledger, self.pool, users, trainer, pl_module)
         self.ledger = self._source.ledger
         self.begun = False
         self._listeners = ExitStack()
