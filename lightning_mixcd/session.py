@@ -17,12 +17,13 @@ from lightning_mixcd.learner import Learner, Ticket
 from lightning_mixcd.ledger_source import LedgerSource
 from lightning_mixcd.look import Look
 from lightning_mixcd.pace import Pace
-from lightning_mixcd.penalties.base import Apart, Start
+from lightning_mixcd.penalties.base import Apart, Penalty, Start
 from lightning_mixcd.probe import Probe
 from lightning_mixcd.ranks import Ranks
 from lightning_mixcd.same_run import check_run, check_state, describe, tell
 from lightning_mixcd.separate import SeparateStep
 from lightning_mixcd.settings import Settings
+from lightning_mixcd.strategies import Strategy
 from lightning_mixcd.strategies._screening import Screening
 from lightning_mixcd.supply import Supply
 from lightning_mixcd.terms import Terms
@@ -71,7 +72,7 @@ class Session:
         self._supply = Supply(settings, self.pace, way, self.look, self.ranks)
         penalties, weight = settings.penalties, settings.rehearsal_weight
         self.terms = Terms(penalties, weight, pl_module, self.readout, self.look, self._total, self._separate)
-        users = [self.strategy, *penalties]
+        users: list[Strategy | Penalty] = [self.strategy, *penalties]
         self._source = LedgerSource(settings.ledger, self.pool, users, trainer, pl_module)
         self.ledger = self._source.ledger
         self.begun = False
