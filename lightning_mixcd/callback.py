@@ -45,7 +45,7 @@ class RehearsalCallback(Callback):
             recorded at the start of `fit`, with the module as it is then. Strategies that know no base
             model do without.
         mix_ratio: Rehearsed samples per finetune sample, in (0, 16]; 0.25 if None. Fractions of a row are
-            carried over to later steps.
+            carried over to later steps. Texts packed into one row count as one sample.
         schedule: At which optimizer steps to rehearse; every step by default.
         readout: Where correctness is to be found in what `training_step` returns; see `Readout`.
         penalties: What else holds on to what the base model knew; each acts beside the others.
@@ -104,7 +104,8 @@ class RehearsalCallback(Callback):
         self._units = 0  # compute units of all processes, up to where this run began or was resumed
         self._own_units = 0  # of this process since
         self._extra_units = 0  # of those, spent on looking at the model
-        self._trained_units = 0  # of all processes and runs, spent on training
+        self._trained_units = 0  # as `_units`, spent on training
+        self._own_trained = 0  # as `_own_units`, likewise
         self._backwards = 0  # made in the batch that is being trained
         self._rows = 0  # of that batch
         self._session: Session | None = None
@@ -138,8 +139,8 @@ class RehearsalCallback(Callback):
         users: tuple[Strategy | Penalty, ...] = (self.strategy, *self.penalties)
         needed = any(user.needs_ledger or user.needs_columns for user in users)
         ledger = self._session.ledger if needed else None
-        self._units, self._own_units = 0 if ledger is None else ledger.forwards, 0
-        self._extra_units, self._trained_units, self._backwards = 0, 0, 0
+        self._units = 0 if ledger is None else ledger.forwards
+        self._own_units = self._extra_units = self._trained_units = self._own_trained = self._backwards = 0
         if self._resumed is not None:
             self.load_state_dict(self._resumed)
 
@@ -150,7 +151,7 @@ class RehearsalCallback(Callback):
         if rehearsal_step(pl_module) is None:
             check_alike("finetune data", trainer.train_dataloader, "pool", self._session.pool)
         self._session.start()  # a run that goes on in the middle of an epoch has no `on_train_epoch_start`
-        if self._resumed is not None and self._is_spent():
+        if self._resumed is not None and self._spent and self._all_spent(self._session):
             self.exhausted = trainer.should_stop = True
 
     @override
@@ -190,7 +191,7 @@ class RehearsalCallback(Callback):
         rows = session.observe(outputs, batch, rows=0 if batch is None else self._rows)
         self._count(session, pl_module, rows)
         self._end_if_exhausted(trainer, session)
-        if _logs_now(trainer, pl_module, session):
+        if _logs_now(trainer, pl_module):
             units = self._units + session.ranks.total(self._own_units)
             found = {"compute_units": 1.0 * units, **session.report()}
             if not trainer.loggers:
@@ -204,29 +205,27 @@ class RehearsalCallback(Callback):
         backwards = self._backwards if pl_module.automatic_optimization else 1
         extra = session.extra_units
         units = rows * (max(1, backwards) + 2 * backwards)
-        self._trained_units += session.ranks.size * units
+        self._own_trained += units
         self._own_units += units + extra - self._extra_units
         self._extra_units, self._backwards = extra, 0
 
     def _end_if_exhausted(self, trainer: Trainer, session: Session) -> None:
         if self.max_compute_units is None:
             return
-        spent = self._is_spent()
-        if session.ranks.size == 1:
-            self._spent = spent
-        elif session.lesson:  # all processes must end with the same step
-            self._spent = trainer.strategy.reduce_boolean_decision(spent, all=False)
+        if session.lesson or session.ranks.size == 1:  # all processes must end with the same step
+            self._spent = self._all_spent(session)
         if self._spent and session.stepped:
             self.exhausted = trainer.should_stop = True
 
-    def _is_spent(self) -> bool:
-        units = self._trained_units if self.looks_are_free else self.compute_units
+    def _all_spent(self, session: Session) -> bool:
+        units = self._all_trained(session) if self.looks_are_free else self._all_units(session)
         return self.max_compute_units is not None and units >= self.max_compute_units
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._session is not None  # noqa: S101 -- made by `setup`
         self._units, self._own_units = self._all_units(self._session), 0
+        self._trained_units, self._own_trained = self._all_trained(self._session), 0
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -248,16 +247,23 @@ class RehearsalCallback(Callback):
     def state_dict(self) -> dict[str, Any]:
         if self._session is None or not self._session.begun:
             return {}
-        units = self._all_units(self._session) if self._together else self.compute_units
+        n_ranks, units = self._session.ranks.size, self.compute_units
+        trained = self._trained_units + n_ranks * self._own_trained
+        if self._together:
+            units, trained = self._all_units(self._session), self._all_trained(self._session)
         return {
             "version": 1,
             "compute_units": units,
-            "trained_units": self._trained_units,
+            "trained_units": trained,
+            "spent": self._spent,
             **self._session.state_dict(together=self._together),
         }
 
     def _all_units(self, session: Session) -> int:
         return self._units + int(session.ranks.total(self._own_units))
+
+    def _all_trained(self, session: Session) -> int:
+        return self._trained_units + int(session.ranks.total(self._own_trained))
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -267,7 +273,9 @@ class RehearsalCallback(Callback):
             self._resumed = state_dict  # until `on_fit_start`
             return
         self._units, self._own_units = state_dict["compute_units"], 0
-        self._trained_units = state_dict.get("trained_units", 0)  # of an earlier version: not known
+        # Of an earlier version: not known.
+        self._trained_units, self._own_trained = state_dict.get("trained_units", 0), 0
+        self._spent = state_dict.get("spent", True) or self._session.ranks.size == 1
         self._extra_units = self._session.extra_units
         self._session.load_state_dict(state_dict)
 
@@ -356,9 +364,9 @@ def _check_together(strategy: Strategy, penalties: Sequence[Penalty], schedule: 
         )
 
 
-# Whether Lightning hands what is logged now on to its loggers.
-def _logs_now(trainer: Trainer, pl_module: LightningModule, session: Session) -> bool:
-    every: int = getattr(trainer, "log_every_n_steps", 0)
-    if not pl_module.automatic_optimization:
-        return every > 0 and (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
-    return every > 0 and session.stepped and session.step % every == 0
+# Whether Lightning hands what is logged now on to its loggers; it would repeat what it was given before.
+def _logs_now(trainer: Trainer, pl_module: LightningModule) -> bool:
+    if pl_module.automatic_optimization and trainer.fit_loop._should_accumulate():  # noqa: SLF001
+        return False
+    # Its own callbacks ask this too.
+    return bool(trainer._logger_connector.should_update_logs)  # noqa: SLF001

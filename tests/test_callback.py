@@ -1,13 +1,14 @@
 """The callback: what it is given, what it counts and logs, what it leaves behind."""
 
 import copy
+from itertools import count
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from lightning_mixcd import (
     CaptureError,
@@ -458,6 +459,32 @@ def test_run_that_its_budget_ended_makes_no_step_when_it_is_started_again(tmp_pa
         run.save_checkpoint(path)
         assert (run.global_step, callback.compute_units, callback.exhausted) == (steps, 36 * steps, True)
     assert len(module.seen) == 4
+
+
+@pytest.mark.parametrize(("most", "stopped_at"), [(100, None), (None, 3)])
+def test_last_entry_of_a_run_that_is_stopped_is_of_its_last_step(most, stopped_at):
+    def stop(run, *_):
+        run.should_stop = run.should_stop or run.global_step == stopped_at
+
+    log = Listed()
+    callback = RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.5, max_compute_units=most)
+    run = trainer(OnBatchEnd(stop), callback, max_epochs=50, logger=log, log_every_n_steps=2)
+    run.fit(Toy(), DataLoader(finetune(), 8))
+    assert log.values("rehearsal/compute_units") == [72, 108]
+
+
+@pytest.mark.filterwarnings("ignore:train_dataloader yielded None")
+def test_batch_that_is_none_leaves_the_log_in_step():
+    numbers = count()
+
+    def none_once(samples):
+        return None if next(numbers) == 1 else default_collate(samples)
+
+    log = Listed()
+    callback = RehearsalCallback(Uniform(), pool=pool(), mix_ratio=0.5)
+    run = trainer(callback, max_epochs=1, logger=log, log_every_n_steps=2)
+    run.fit(Toy(), DataLoader(finetune(), 8, collate_fn=none_once))
+    assert log.values("rehearsal/compute_units") == [36, 108]
 
 
 def test_budget_does_not_end_amid_an_accumulation():

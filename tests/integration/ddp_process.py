@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "every second step": {"rows": lambda r, b: 4 + 2 * r, "mix_ratio": 1, "schedule": EveryNSteps(2)},
     "accumulated": {"rows": lambda r, b: 2 + 3 * r, "mix_ratio": 0.5, "accumulate": 2},
 }
+N_SPENT = 6  # steps that a budget of 250 allows the uneven case
 CHANGES = [(2, 4), (4, 2), (2, 1), (2, 2)]
 
 
@@ -150,7 +151,10 @@ def two_processes(folder: Path) -> dict[str, Any]:
     found["shared looks"] = fit(folder, Oracle(every_n_steps=2), data=plain, seed=1, ledger=path, **few)
 
     for name, strategy in (("mixcd", MixCD()), ("oracle", Oracle(every_n_steps=2))):
-        found[f"{name} spent"] = case(folder, "uneven", 2, strategy, max_compute_units=250)
+        kept, n = folder / f"{name} spent", N_SPENT if name == "mixcd" else 0
+        found[f"{name} spent"] = case(kept, "uneven", 2, strategy, max_compute_units=250, keep=n)
+    ended = folder / "mixcd spent" / f"step={N_SPENT}.ckpt"
+    found["spent resumed"] = case(folder / "resumed", "uneven", 2, max_compute_units=250, ckpt_path=ended)
 
     def ordered() -> RehearsalDataModule:
         earlier = Pool(pool(), lag=4)

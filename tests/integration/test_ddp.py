@@ -12,6 +12,7 @@ from tests.integration.ddp_process import CASES, N_BATCHES
 from tests.integration.launching import together
 from tests.integration.one_process import (
     LAG,
+    OF_A_ROUND,
     OneProcess,
     assert_shared_out,
     drawn,
@@ -251,10 +252,17 @@ def test_ranks_with_longer_batches_run_ahead(four, n):
 
 def test_a_budget_ends_ranks_with_the_same_step_and_an_oracle_with_that_of_others(ranks):
     steps = [len(rank[f"{name} spent"]["rows"]) for name in ("mixcd", "oracle") for rank in ranks]
-    assert steps == [steps[0]] * 4
-    assert 1 < steps[0] < N_BATCHES
+    of_a_step = 3 * (6 + 12)  # two thirds of them made by the second rank
+    lessons = range(OF_A_ROUND, N_BATCHES, OF_A_ROUND)
+    assert steps == [next(step for step in lessons if step * of_a_step >= 250)] * 4
     mixcd, oracle = (ranks[0][f"{name} spent"]["units"] for name in ("mixcd", "oracle"))
-    assert mixcd < oracle
+    assert mixcd == steps[0] * of_a_step < oracle
+
+
+def test_a_run_that_its_budget_has_ended_makes_no_step_when_it_goes_on(ranks):
+    for rank in ranks:
+        assert rank["spent resumed"]["rows"] == []
+        assert rank["spent resumed"]["units"] == rank["mixcd spent"]["units"]
 
 
 class Resumed:
