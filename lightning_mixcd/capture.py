@@ -20,7 +20,8 @@ REMEDIES = """Any one of these makes it readable:
   1. return {"loss": loss, "logits": logits} from `training_step` (or a Hugging Face model output as it is);
   2. name the submodule whose output is the logits: Readout(module="classifier");
   3. return {"loss": loss, "correct": correct} with a bool per row;
-  4. pass your own rule: Readout(correctness=lambda outputs, batch: ...), a bool per row."""
+  4. pass your own rule: Readout(correctness=lambda outputs, batch: ...), a bool per row;
+  5. go by the rise of the loss: return {"loss": loss, "losses": losses}, and pass Readout(tolerance=0.5)."""
 
 COMPILED = (
     " It is inside of what `torch.compile` returned, which may leave hooks out: write `self.net.compile()` "
@@ -37,7 +38,8 @@ class Readout:
     as -100. The reading is that of the training pass: train mode, weights before the step's update.
 
     The loss of each row, where it is wanted, is `outputs["losses"]`, `(B,)`, or else the cross-entropy of the
-    logits: return `losses` where yours is another, as with label smoothing or class weights.
+    logits: return `losses` where yours is another, as with label smoothing or class weights. They are enough
+    for whatever asks for no more than losses.
 
     Args:
         logits: Key of the logits in what `training_step` returns.
@@ -239,7 +241,7 @@ class Readout:
         given = _given(outputs)
         if self.correctness is not None:
             return ruled(self.correctness(outputs, batch), rows, part)
-        by_loss = self.tolerance is not None and getattr(logits, "ndim", 0) != 2
+        by_loss = self.tolerance is not None and not self._classifies(logits, batch, rows)
         losses = given.get("losses")
         # Where they are not asked for, they may be the parts of a loss under this name.
         if isinstance(losses, Tensor) or (losses is not None and ("correct" in given or by_loss)):
@@ -250,11 +252,23 @@ class Readout:
             return replace(ruled(given["correct"], rows, part), loss=losses)
         if by_loss and losses is not None:
             return Reading(torch.ones_like(losses, dtype=torch.bool), loss=losses)
+        try:
+            reading = self._answered(
+                outputs, batch, logits, rows, part, with_loss=with_loss and losses is None
+            )
+        except CaptureError as error:
+            if losses is None:
+                raise
+            return Reading(loss=losses, problem=str(error))  # for whoever needs no more
+        return reading if losses is None else replace(reading, loss=losses)
+
+    def _answered(
+        self, outputs: object, batch: object, logits: object, rows: int, part: slice, *, with_loss: bool
+    ) -> Reading:
+        given = _given(outputs)
         if logits is not None:
             target = self._target(batch, rows)[part]
-            own = with_loss and losses is None
-            reading = classified(sized(logits, rows, "logits")[part], target, with_loss=own)
-            return reading if losses is None else replace(reading, loss=losses)
+            return classified(sized(logits, rows, "logits")[part], target, with_loss=with_loss)
         if "preds" in given and self.module is None:
             target = self._target(batch, rows)[part]
             guess = sized(given["preds"], rows, "preds", ndim=1)[part]
@@ -263,19 +277,26 @@ class Readout:
                     f'`outputs["preds"]` must be classes, whole numbers, got {described(guess)}. Return the '
                     "logits instead, or a bool per row as `correct`."
                 )
-            right = guess == target
-            return Reading(right, loss=losses, label=target)
+            return Reading(guess == target, label=target)
         raise CaptureError(self._silent() if self.module is not None else _unreadable(outputs, self.made_by))
 
+    def _classifies(self, logits: object, batch: object, rows: int) -> bool:
+        several = isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] > 1
+        return several and _may_be_target(self._found(batch, rows), rows)
+
+    def _found(self, batch: object, rows: int) -> object:
+        return self.target(batch) if callable(self.target) else _find_target(batch, self.target, rows)
+
     def _target(self, batch: object, rows: int) -> Tensor:
-        target = self.target(batch) if callable(self.target) else _find_target(batch, self.target, rows)
+        target = self._found(batch, rows)
         if not _may_be_target(target, rows):
             got = "nothing" if target is None else described(target)
             raise CaptureError(
                 f"Targets must be whole numbers of shape ({rows},), one class per row, found {got} in "
                 f'{_names(batch)}. Name them: Readout(target="label"), or Readout(target=1) for a tuple; '
-                "leave them in the batch, which is read after the step; for what is not classification pass "
-                "Readout(correctness=...)."
+                "leave them in the batch, which is read after the step; for what is not classification "
+                "return the `losses` of the rows; damage needs Readout(correctness=...) or "
+                "Readout(tolerance=...) too."
             )
         return target
 
@@ -345,11 +366,7 @@ def _submodule(model: nn.Module, argument: str, name: str) -> nn.Module:
 
 
 def _detached(reading: Reading) -> Reading:
-    live = {
-        name: value.detach()
-        for name, value in vars(reading).items()
-        if value is not None and value.requires_grad
-    }
+    live = {name: value.detach() for name, value in reading.tensors.items() if value.requires_grad}
     return replace(reading, **live) if live else reading
 
 

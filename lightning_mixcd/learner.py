@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_mixcd.capture import Reading
 from lightning_mixcd.data.host_copy import to_device
+from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.functional.tolerance import ALLOWED_LOSS, right_now
 from lightning_mixcd.strategies import Strategy
 from lightning_mixcd.types import Outcome
@@ -63,8 +64,10 @@ class Learner:
             reading: What the model did with them.
 
         Raises:
-            CaptureError: If losses are to be compared and were not read.
+            CaptureError: If correctness, or losses that are to be compared, were not read.
         """
+        if reading.problem:
+            raise CaptureError(reading.problem)
         if ALLOWED_LOSS in ticket:
             ticket = {**ticket, ALLOWED_LOSS: to_device(ticket[ALLOWED_LOSS], self.device)}
             reading = replace(reading, matched=right_now(reading.correct, reading.loss, ticket))
@@ -140,13 +143,13 @@ class Learner:
             return {}
         tickets, readings = [ticket for ticket, _ in self._pending], [reading for _, reading in self._pending]
         rows = {f"{TICKET}{key}": _joined([ticket[key] for ticket in tickets]) for key in tickets[0]}
-        read = vars(Reading.joined(readings)).items()
-        rows |= {f"{READING}{name}": values for name, values in read if values is not None}
+        read = Reading.joined(readings).tensors
+        rows |= {f"{READING}{name}": values for name, values in read.items()}
         return {name: values.cpu() for name, values in rows.items()}
 
     def _restored(self, rows: dict[str, Tensor]) -> tuple[Ticket, Reading]:
         ticket = {key.removeprefix(TICKET): rows[key] for key in rows if key.startswith(TICKET)}
-        read = {
+        read: dict[str, Any] = {
             key.removeprefix(READING): rows[key].to(self.device) for key in rows if key.startswith(READING)
         }
         return _own(ticket), Reading(**read)  # earlier versions kept all of it

@@ -158,8 +158,8 @@ class Probe:
     def _readings_of_all(self, reading: Reading) -> list[Reading]:
         if self.ranks is None or self.ranks.size == 1:
             return [reading]
-        found = {name: value.cpu() for name, value in vars(reading).items() if value is not None}
-        return [Reading(**tensors) for tensors in self.everyones(found)]
+        found: dict[str, Any] = {name: value.cpu() for name, value in reading.tensors.items()}
+        return [Reading(**tensors, problem=reading.problem) for tensors in self.everyones(found)]
 
     def correct(self, index: Tensor) -> Tensor:
         """Return which samples the model gets right, or, where a loss is allowed, within that loss.

@@ -3,6 +3,7 @@
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ class Reading:
     """What was read of some rows.
 
     Args:
-        matched: Whether each row's answer is the target, bool, `(R,)`.
+        matched: Whether each row's answer is the target, bool, `(R,)`; None where nothing says so.
         highest: Highest logit of each row, `(R,)`; None where the answer does not come from logits. A NaN is
             taken for the highest, and may stand where the target does.
         loss: Loss of each row in nats, `(R,)`, NaN where the target is no class; None where not asked for or
@@ -25,23 +26,36 @@ class Reading:
         label: Target of each row, int64, `(R,)`; None where the rule does not use one.
         logits: Logits of each row, `(R, ...)`; None where not asked for, or where there are none.
         features: Input of the head, `(R, d)`; None where not asked for.
+        problem: Why nothing says so.
     """
 
-    matched: Tensor
+    matched: Tensor | None = None
     highest: Tensor | None = None
     loss: Tensor | None = None
     label: Tensor | None = None
     logits: Tensor | None = None
     features: Tensor | None = None
+    problem: str = ""
 
     @property
     def correct(self) -> Tensor:
-        """Whether the model got each row right, bool, `(R,)`; never where its logits are NaN or overflow."""
+        """Whether the model got each row right, bool, `(R,)`; never where its logits are NaN or overflow.
+
+        Raises:
+            CaptureError: If nothing says so.
+        """
+        if self.matched is None:
+            raise CaptureError(self.problem)
         if self.highest is None:
             return self.matched
         # NaN unless it is finite, and NaN is not itself; `isfinite` takes twice the time.
         nothing = self.highest - self.highest
         return self.matched & (nothing == nothing)
+
+    @property
+    def tensors(self) -> dict[str, Any]:
+        """What is there, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     @staticmethod
     def joined(readings: Sequence["Reading"]) -> "Reading":
@@ -56,10 +70,12 @@ class Reading:
         logits, features, loss = (
             _cat([getattr(reading, name) for reading in readings]) for name in ("logits", "features", "loss")
         )
-        highest = _cat([reading.highest for reading in readings])
-        kind = "correct" if highest is None else "matched"
-        matched = torch.cat([getattr(reading, kind) for reading in readings])
-        return Reading(matched, highest, loss, logits=logits, features=features)
+        highest, problems = _cat([reading.highest for reading in readings]), [r.problem for r in readings]
+        matched = None
+        if not any(problems):
+            kind = "correct" if highest is None else "matched"
+            matched = torch.cat([getattr(reading, kind) for reading in readings])
+        return Reading(matched, highest, loss, logits=logits, features=features, problem=max(problems))
 
 
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -201,6 +201,36 @@ def test_what_cannot_be_read_is_refused(outputs, batch, settings, message):
         Readout(**settings).read(outputs, batch)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({}, r"gave a dict with \['losses'\].\nAny one of these"),
+        ({"logits": LOGITS}, "Targets must be whole numbers .* return the `losses`"),
+        ({"logits": LOGITS[:, :1]}, "Targets must be"),
+    ],
+)
+def test_losses_are_enough_where_nobody_asks_what_is_right(outputs, message):
+    losses = torch.rand(4)
+    batch = (X, torch.rand(4))
+    seen = Readout().read({**outputs, "losses": losses}, batch)
+    more = Reading.joined([seen, Readout().read({"correct": LABELS > 0, "losses": losses}, batch)])
+    assert torch.equal(seen.loss, losses)
+    assert torch.equal(more.loss, losses.repeat(2))
+    for reading in (seen, more):
+        with pytest.raises(CaptureError, match=message):
+            assert reading.correct is not None
+    by_loss = Readout(tolerance=0.5).read({**outputs, "losses": losses}, batch)
+    assert torch.equal(by_loss.loss, losses)
+    assert by_loss.correct.all()
+
+
+def test_classes_keep_their_labels_where_losses_are_given_and_damage_is_a_rise_of_them():
+    losses = torch.rand(4)
+    reading = Readout(tolerance=0.5).read({"logits": LOGITS, "losses": losses}, (X, LABELS))
+    assert torch.equal(reading.label, LABELS)
+    assert torch.equal(reading.loss, losses)
+
+
 # In a real run: modules as users write them.
 
 

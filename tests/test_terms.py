@@ -1,5 +1,6 @@
 """What is added to the loss of somebody else's step, and where its gradients are changed."""
 
+import copy
 from contextlib import nullcontext
 
 import pytest
@@ -9,7 +10,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_mixcd import CaptureError, NoRehearsal, Readout, RehearsalCallback, Uniform
+from lightning_mixcd import (
+    CaptureError,
+    NoRehearsal,
+    Readout,
+    RehearsalCallback,
+    ScreenHighestLoss,
+    Uniform,
+)
 from lightning_mixcd.penalties import L2SP, Penalty
 from lightning_mixcd.terms import with_loss
 from tests.toys import (
@@ -220,6 +228,19 @@ class Weighing(Toy):
 def test_weights_of_draws_multiply_that_of_rehearsal(weight):
     ours = fit(strategy=Weighed(), rehearsal_weight=weight)
     theirs = fit(module=Weighing(lambda number: weight * number / 2))
+    torch.testing.assert_close(weights(ours), weights(theirs))
+
+
+@pytest.mark.parametrize("strategy", [Uniform(), ScreenHighestLoss()])
+def test_losses_alone_will_do_for_weights_and_screens(strategy):
+    class Losses(Toy):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            losses = cross_entropy(self.net(x[:, :N_FEATURES]), y, reduction="none")
+            return {"loss": losses.mean(), "losses": losses}
+
+    ours = fit(module=Losses(), strategy=copy.deepcopy(strategy), rehearsal_weight=3.0)
+    theirs = fit(strategy=copy.deepcopy(strategy), rehearsal_weight=3.0)
     torch.testing.assert_close(weights(ours), weights(theirs))
 
 

@@ -36,8 +36,8 @@ class Pool:
             They are then seeded by the draw, which takes some 0.1 ms. None finds out from a few samples;
             `Streams` cannot be tried out, so it counts as yes for these.
         pad_values: Fill values by batch key, where sequences of the two sides differ in length. Those of the
-            usual keys of Hugging Face batches are known; that of `input_ids` only where `collate_fn` holds
-            a tokenizer, which pads on the right.
+            usual keys of Hugging Face batches are known where these are rows x length; that of `input_ids`
+            only where `collate_fn` holds a tokenizer, which pads on the right.
         unreadable: What to do where the dataset raises an error for a drawn sample: "raise" stops with its
             index; "skip" warns once and rehearses another sample in its place, of the same draw if any can
             be read, else of those drawn with it. A ledger and `Oracle` need every sample: they stop.
@@ -107,11 +107,14 @@ class Pool:
 
     @cached_property
     def known_pad_values(self) -> Mapping[str, float]:
-        """The given `pad_values`, and what the tokenizer of `collate_fn` pads `input_ids` with."""
-        tokenizer, known = tokenizer_of(self), dict[str, float]()
-        value = getattr(tokenizer, "pad_token_id", None)
-        if value is not None and getattr(tokenizer, "padding_side", None) == "right":
-            known["input_ids"] = value
+        """The given `pad_values`, and what `collate_fn` and its tokenizer pad with."""
+        tokenizer = tokenizer_of(self)
+        right = getattr(tokenizer, "padding_side", None) == "right"
+        held = {
+            "input_ids": getattr(tokenizer, "pad_token_id", None) if right else None,
+            "labels": getattr(self.collate_fn, "label_pad_token_id", None),
+        }
+        known = {key: value for key, value in held.items() if value is not None}
         return {**known, **(self.pad_values or {})}
 
     @cached_property

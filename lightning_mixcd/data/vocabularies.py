@@ -1,4 +1,4 @@
-"""Whether texts that share a batch were read by tokenizers that number tokens alike."""
+"""Whether texts that share a batch were read by tokenizers that number tokens, and pad, alike."""
 
 from typing import Any
 
@@ -25,7 +25,8 @@ def tokenizer_of(source: object) -> Any | None:  # noqa: ANN401 -- of several li
 def check_alike(first: str, one: object, second: str, other: object) -> None:
     """Refuse two sources of texts if it is known that some token has another number in one than in the other.
 
-    One vocabulary may go beyond the other, as where tokens were added for a new task.
+    One vocabulary may go beyond the other, as where tokens were added for a new task. Padding on the right
+    is refused where a pool's tokenizer adds it to rows that another padded on the left.
 
     Args:
         first: What to call the first source.
@@ -48,4 +49,13 @@ def check_alike(first: str, one: object, second: str, other: object) -> None:
             f"{len(numbers)} tokens, got another: a {type(b).__name__} of {len(others)}, with the same "
             f"number for {alike} of the {len(shared)} tokens in both. Tokenize both alike, with the "
             "tokenizer of the model."
+        )
+    # Only what a pool's tokenizer says is refused; a user who names the value may know better.
+    sides = [getattr(tokenizer, "padding_side", None) for tokenizer in (a, b)]
+    known, given = getattr(other, "known_pad_values", {}), getattr(other, "pad_values", None) or {}
+    if sides == ["left", "right"] and "input_ids" in known.keys() - given.keys():
+        raise ValueError(
+            f"The tokenizers of the {first} and the {second} must pad on one side, got left and right. "
+            'Joining pads on the right: set `padding_side="right"` on both, or, for a model that can read '
+            "either, pass `Pool(..., pad_values={'input_ids': ...})`."
         )

@@ -31,7 +31,8 @@ def pad_alike(
         finetune: Finetune sequences, `(B, L, ...)`.
         pool: Pool sequences, `(R, M, ...)`, of the same dtype.
         place: Where they sit in the batch.
-        pad_values: Fill values by path or name; the built-in ones are used where it has none.
+        pad_values: Fill values by path or name; the built-in ones are used where it has none and both
+            tensors are `(rows, length)`. Of more dims, dim 1 may count answers to choose from.
 
     Returns:
         Both tensors with `max(L, M)` positions.
@@ -44,29 +45,34 @@ def pad_alike(
         >>> pad_alike(*masks, Place(Place(), {}, "attention_mask"), {})[1]
         tensor([[1, 1, 0]])
     """
-    value = _known_value(finetune.dtype, place, pad_values)
+    value = _known_value(finetune, place, pad_values)
     if value is None:
-        raise place.mismatch(f"length {finetune.shape[1]}", f"length {pool.shape[1]}", _how_to_pad(place))
+        remedy = _how_to_pad(finetune, place)
+        raise place.mismatch(f"length {finetune.shape[1]}", f"length {pool.shape[1]}", remedy)
     _check_holds(finetune.dtype, value, place)
     length = max(finetune.shape[1], pool.shape[1])
     return _pad_to(finetune, length, value), _pad_to(pool, length, value)
 
 
-def _known_value(dtype: torch.dtype, place: Place, pad_values: Mapping[str, float]) -> float | None:
+def _known_value(tensor: Tensor, place: Place, pad_values: Mapping[str, float]) -> float | None:
     name = place.name or ""
     if place.path in pad_values or name in pad_values:
         return pad_values[place.path if place.path in pad_values else name]
     # A float mask is added to scores, and 0 would show the padding to the model; float labels are
     # no class numbers, and -100 would be learnt.
-    return None if dtype.is_floating_point or dtype.is_complex else _PAD_VALUES.get(name)
+    unfit = tensor.is_floating_point() or tensor.is_complex() or tensor.ndim > 2
+    return None if unfit else _PAD_VALUES.get(name)
 
 
-def _how_to_pad(place: Place) -> str:
+def _how_to_pad(tensor: Tensor, place: Place) -> str:
     key = place.path if place.name is None else place.name
-    return (
-        f"Pass `Pool(..., pad_values={{{key!r}: ...}})` with the value your collator pads with, "
-        f"or give all samples one length."
+    remedy = (
+        f"Pass `Pool(..., pad_values={{{key!r}: ...}})` with the value your collator pads with, or give all "
+        "samples one length, as a model needs that reads the last position: padding is added on the right."
     )
+    if tensor.ndim > 2:
+        remedy += " Where these are answers to choose from, give all samples as many: padding would be one."
+    return remedy
 
 
 def _check_holds(dtype: torch.dtype, value: float, place: Place) -> None:

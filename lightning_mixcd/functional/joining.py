@@ -102,8 +102,8 @@ def join(finetune: Batch, pool: object, *, pad_values: Mapping[str, float] | Non
     """Append the rows of a pool batch to those of a finetune batch.
 
     Tensors whose dim 1 differs are taken for sequences: the shorter one is padded on the right, the
-    longer one is never cut. The value comes from `pad_values`; without one, integer and bool tensors
-    get what Hugging Face collators use (-100 for `labels`, 1 for `special_tokens_mask`, 0 for
+    longer one is never cut. The value comes from `pad_values`; without one, integer and bool tensors of
+    two dims get what Hugging Face collators use (-100 for `labels`, 1 for `special_tokens_mask`, 0 for
     `attention_mask`, `decoder_attention_mask`, `position_ids` and `token_type_ids`).
 
     Constants must be equal on both sides; of 0-dim tensors the finetune one is kept unread, because
@@ -326,9 +326,8 @@ class _Joiner:
         if mine[1:] == other[1:]:
             return torch.cat((finetune, pool))
         if mine[2:] != other[2:]:
-            raise place.mismatch(
-                _shape(finetune), _shape(pool), f"All dims but the first must agree. {_MATCH}"
-            )
+            remedy = f"All dims but the first must agree. {_MATCH} Lengths in dim 2 or later: pad all to one."
+            raise place.mismatch(_shape(finetune), _shape(pool), remedy)
         return torch.cat(pad_alike(finetune, pool, place, self.pad_values))
 
 

@@ -73,6 +73,15 @@ def test_the_collators_tokenizer_says_what_pads(tokenizer, given, known):
     assert Pool([1], pad_values=given).known_pad_values == (given or {})
 
 
+@pytest.mark.parametrize(("given", "known"), [(None, 0), ({"labels": 5}, 5)])
+def test_the_collator_says_what_pads_labels(given, known):
+    def collator(samples):
+        return samples
+
+    collator.label_pad_token_id = 0
+    assert Pool([1], collate_fn=collator, pad_values=given).known_pad_values == {"labels": known}
+
+
 def test_empty_pool_is_refused():
     with pytest.raises(ValueError, match=r"`pool` must hold at least one sample, got none"):
         Pool([])

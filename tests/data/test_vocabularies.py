@@ -41,6 +41,21 @@ def test_what_fits_and_what_is_not_known_passes(other):
     check_alike("pool", source(other), "new data", source(Collator(**WORDS)))
 
 
+def padding(side):
+    collate_fn = Collator(**WORDS)
+    collate_fn.tokenizer.padding_side, collate_fn.tokenizer.pad_token_id = side, 0
+    return collate_fn
+
+
+def test_pool_that_would_be_padded_on_the_other_side_is_refused():
+    new = source(padding("left"))
+    with pytest.raises(ValueError, match=r"new data and the pool must pad on one side, .*pad_values"):
+        check_alike("new data", new, "pool", Pool([1], collate_fn=padding("right")))
+    check_alike("new data", new, "pool", Pool([1], collate_fn=padding("left")))
+    check_alike("new data", new, "pool", Pool([1], collate_fn=padding("right"), pad_values={"input_ids": 0}))
+    check_alike("new data", new, "validation data", source(padding("right")))  # these are not joined
+
+
 class Apart(Toy):
     def rehearsal_step(self, batch, batch_idx):
         return self.training_step(batch, batch_idx)

@@ -290,7 +290,8 @@ class TestPadValues:
         finetune, pool = {"in": {name: torch.zeros(1, 3).long()}}, {"in": {name: torch.zeros(1, 2).long()}}
         with pytest.raises(
             JoinError,
-            match=rf'^batch\["in"\]\["{name}"\].*length 3 .*length 2 .*pad_values={{\'{name}\': \.\.\.}}',
+            match=rf'^batch\["in"\]\["{name}"\].*length 3 .*length 2 .*pad_values={{\'{name}\': \.\.\.}}'
+            r".* one length, as a model needs that reads the last position: padding is added on the right",
         ):
             join(finetune, pool)
 
@@ -298,6 +299,18 @@ class TestPadValues:
         finetune, pool = {"labels": torch.zeros(1, 3)}, {"labels": torch.zeros(1, 2)}
         with pytest.raises(JoinError, match=r"pad_values=\{'labels': \.\.\.\}"):
             join(finetune, pool)
+
+    def test_built_in_values_do_not_add_choices(self):
+        finetune, pool = (
+            {"attention_mask": torch.ones(1, choices, 5, dtype=torch.long)} for choices in (4, 2)
+        )
+        with pytest.raises(
+            JoinError,
+            match=r"length 4 in .*length 2 in .*pad_values=\{'attention_mask': .*choose from.* as many",
+        ):
+            join(finetune, pool)
+        joined = join(finetune, pool, pad_values={"attention_mask": 0})
+        assert joined["attention_mask"].sum(2).tolist() == [[5, 5, 5, 5], [5, 5, 0, 0]]
 
     def test_the_innermost_name_counts_through_lists_and_fields(self):
         finetune = {"labels": [torch.zeros(1, 3).long(), Pair(torch.ones(1), torch.zeros(1, 2).long())]}
@@ -404,7 +417,8 @@ class TestRefusals:
     def test_trailing_shapes_are_not_padded(self):
         finetune, pool = {"labels": torch.zeros(1, 3, 4)}, {"labels": torch.zeros(1, 2, 5)}
         with pytest.raises(
-            JoinError, match=r'^batch\["labels"\].*\(1, 3, 4\) in.*\(1, 2, 5\) in.*All dims but the first'
+            JoinError,
+            match=r'^batch\["labels"\].*\(1, 3, 4\) in.*\(1, 2, 5\) in.*but the first .*pad all to one',
         ):
             join(finetune, pool, pad_values={"labels": 0})
 
