@@ -24,6 +24,11 @@ class Plain(nn.Module):
         return self.net(x[:, :-1])
 
 
+class Tokens(nn.Module):
+    def forward(self, x, labels):
+        return {"logits": x[..., None].expand(-1, -1, 3)}
+
+
 @pytest.mark.parametrize("model", [Toy(dropout=0.5), Plain()])
 @pytest.mark.parametrize("batch_size", [1, 7, 60, 256])
 def test_ledger_holds_what_a_plain_loop_finds(model, batch_size, tmp_path):
@@ -235,6 +240,15 @@ def test_processes_are_told_that_the_first_one_cannot_record(tmp_path):
         record(0, first)
     record(1, second)
     assert told == []
+
+
+def test_logits_of_texts_of_several_lengths_are_refused(tmp_path):
+    texts = [{"x": torch.ones(4 + i // 2), "labels": torch.zeros((), dtype=torch.int64)} for i in range(4)]
+    token = Readout(correctness=lambda outputs, batch: (batch["labels"] == 0, outputs["logits"].mean((1, 2))))
+    with pytest.raises(
+        ValueError, match=r"`logits` must have shape \(2, 4, 3\), got \(2, 5, 3\).* one leng"
+    ):
+        record_ledger(Tokens(), texts, tmp_path / "l", readout=token, keep=["logits"], batch_size=2)
 
 
 def test_recording_of_something_else_is_not_continued(tmp_path):

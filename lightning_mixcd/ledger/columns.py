@@ -131,7 +131,8 @@ def fit_column(name: str, values: object, spec: ColumnSpec, index: Sequence[int]
     if array.shape != (len(index), *spec.trailing):
         raise ValueError(
             f"`{name}` must have shape {(len(index), *spec.trailing)}, got {array.shape}. "
-            "Pass one row per pool index."
+            "Pass one row per pool index, all of one shape; where each token has logits, pad all texts to "
+            "one length."
         )
     # Overflow is looked for below, with a message that names the sample.
     with np.errstate(over="ignore"):

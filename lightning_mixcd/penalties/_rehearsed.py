@@ -43,6 +43,7 @@ def base_logits(step: Step, like: Tensor) -> Tensor:
     if recorded.shape != like.shape:
         raise ValueError(
             f"The ledger's `{LOGITS}` must have the shape of the model's, {tuple(like.shape)}, got "
-            f"{tuple(recorded.shape)}. Give the base model the head that is finetuned, and record again."
+            f"{tuple(recorded.shape)}. Give the base model the head that is finetuned, and record again; "
+            "where each token has logits, pad all texts to one length."
         )
     return recorded.float()
