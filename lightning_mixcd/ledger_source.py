@@ -98,10 +98,13 @@ class LedgerSource:
                     "model had right is a field of their samples: Streams(..., base_correct=...)."
                 )
             for user in users:
-                if isinstance(user, Penalty) and (user.needs_ledger or user.needs_columns):
+                if isinstance(user, Penalty) and (
+                    user.needs_ledger or user.needs_columns or user.needs_samples
+                ):
                     raise ValueError(
-                        f"`penalties` must do without a ledger for `Streams`, got {type(user).__name__}. Use "
-                        "one that asks the model, such as Distillation(), or a map-style pool."
+                        "`penalties` must do without a ledger and without random access for `Streams`, got "
+                        f"{type(user).__name__}. Use one that asks the model about the rows of each batch, "
+                        "such as Distillation(), or a map-style pool."
                     )
             return None
         if self._given is not None:

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, seed_everyth
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
 
 from lightning_mixcd.app.base import base_model, own_folder, record, turn
 from lightning_mixcd.app.conf import hush, make
@@ -26,12 +27,13 @@ from lightning_mixcd.app.run import (
     quiet_trainer,
 )
 from lightning_mixcd.data import Pool, RehearsalDataModule, union_pool
+from lightning_mixcd.data.order import check_plain
 from lightning_mixcd.report.chains import ChainRecord
 from lightning_mixcd.report.files import replacing, write_text
 from lightning_mixcd.report.matrix import plot_matrices
 from lightning_mixcd.report.saving import save_rows
 from lightning_mixcd.resume import newest_checkpoint
-from lightning_mixcd.tasks import Pairing
+from lightning_mixcd.tasks import Pairing, TwoHeads
 
 __all__ = ["chain_base", "run_chain"]
 
@@ -44,7 +46,7 @@ class Stage(TypedDict):
     """What one stage measured.
 
     Args:
-        accuracies: On each task after it.
+        accuracies: On each task after it; empty until they are measured.
         compute_units: What it spent.
         seconds: Wall-clock time of `fit`; of a stage that was resumed, since then.
     """
@@ -93,7 +95,7 @@ def _run(config: DictConfig, output: Path) -> ChainRecord:
     _pool(config, tasks, len(tasks) - 1)  # refuses tasks whose samples cannot share a batch
     names = [*tasks]
     seed_everything(config.seed, workers=True, verbose=False)
-    initial = _measure(config, make(config.model), tasks)
+    initial = _measure(config, _one_head(make(config.model)), tasks)
     module, ledger = _base(config, tasks)
     rows, stages = [_measure(config, module, tasks)], []
     for k in range(1, len(tasks)):
@@ -124,6 +126,15 @@ def _check(config: DictConfig) -> None:
         )
 
 
+def _one_head(module: LightningModule) -> LightningModule:
+    if isinstance(module, TwoHeads):
+        raise TypeError(
+            "`model` must have one head for all tasks of a chain, got TwoHeads, which has one for a new and "
+            "one for a prior task. Choose another model, with a class for each label of all tasks."
+        )
+    return module
+
+
 def _check_same(config: DictConfig, output: Path) -> None:
     text = OmegaConf.to_yaml(config, resolve=True)
     known = output / "config.yaml"
@@ -143,14 +154,23 @@ def _tasks(config: DictConfig) -> dict[str, LightningDataModule]:
         raise ValueError(
             f"`stages` must hold at least two tasks, got {[*tasks]}. The first is the base model's."
         )
-    for task in tasks.values():
+    for name, task in tasks.items():
         task.prepare_data()
-        task.setup("fit")
+        _loader(name, task)  # refuses what is learnt from in part
     return tasks
 
 
+def _loader(name: str, task: LightningDataModule) -> DataLoader[Any]:
+    task.setup("fit")  # again, since a `fit` may have torn it down
+    return check_plain(
+        task.train_dataloader(),
+        f"Task {name!r} of `stages`",
+        "Choose samples by `torch.utils.data.Subset`: in later stages the whole dataset is rehearsed.",
+    )
+
+
 def _pool(config: DictConfig, tasks: Tasks, n: int) -> tuple[Pool, Mapping[str, Any]]:
-    loaders = {name: task.train_dataloader() for name, task in [*tasks.items()][:n]}
+    loaders = {name: _loader(name, task) for name, task in [*tasks.items()][:n]}
     parts = {name: Pool(loader.dataset, collate_fn=loader.collate_fn) for name, loader in loaders.items()}
     pool, stage = union_pool(parts)
     return configured_pool(config, pool, {STAGE: stage})
@@ -180,19 +200,23 @@ def _stage(
                 adapter.inject(module)
         module.load_state_dict(state)
         found: Stage = json.loads(done.read_text())
-        return found
-    folder.mkdir(parents=True, exist_ok=True)
-    pool, columns = _pool(config, tasks, k)
-    if ledger is None:
-        ledger = folder / "base.ledger"
-        with turn(folder):  # of several processes one records, the others find it done
-            record(config, module, pool, ledger, columns=columns)
-    units, seconds = _fit(config, module, [*tasks.values()][k], pool, ledger, folder)
-    found = Stage(accuracies=_measure(config, module, tasks), compute_units=units, seconds=seconds)
-    _end(module, found, weights, done)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        pool, columns = _pool(config, tasks, k)
+        if ledger is None:
+            ledger = folder / "base.ledger"
+            with turn(folder):  # of several processes one records, the others find it done
+                record(config, module, pool, ledger, columns=columns)
+        units, seconds = _fit(config, module, [*tasks.values()][k], pool, ledger, folder)
+        found = Stage(accuracies=[], compute_units=units, seconds=seconds)
+        _end(module, found, weights, done)
+    if not found["accuracies"]:
+        found["accuracies"] = _measure(config, module, tasks)
+        rank_zero_only(write_text)(done, json.dumps(found))
     return found
 
 
+# Before anything else: what callbacks do at the end of `fit`, such as to average, is in no checkpoint.
 @rank_zero_only
 def _end(module: LightningModule, found: Stage, weights: Path, done: Path) -> None:
     with replacing(weights) as aside:

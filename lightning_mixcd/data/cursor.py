@@ -109,7 +109,7 @@ class Cursor:
         epoch = getattr(source, "set_epoch", None)
         if epoch is not None or _has_state(source):
             # It stays as the user made it; and workers would share the epoch of a Hugging Face dataset.
-            source = copy.deepcopy(source)
+            source = self._copied(source)
         if epoch is not None:
             source.set_epoch(self._pass)
         if self._state is not None:
@@ -125,6 +125,16 @@ class Cursor:
                 )
                 self._position, self._state = self._begun, None
                 self._begin_pass()
+
+    def _copied(self, source: object) -> object:
+        try:
+            return copy.deepcopy(source)
+        except Exception as error:
+            raise TypeError(
+                "`streams` with `set_epoch` or a state must be what can be copied, since each pass reads a "
+                f"copy, but copying stream {self._name!r} raised {error!r}. Open clients and files in its "
+                "`__iter__`, or let it define `__deepcopy__`."
+            ) from error
 
     def _end_pass(self) -> None:
         if self._position == self._begun:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from lightning.pytorch import Trainer
@@ -14,7 +14,7 @@ from lightning_mixcd.data.pool_fetch import as_it_is
 from lightning_mixcd.data.seeded import SeededFetch
 from lightning_mixcd.functional.sampling import stream_key
 
-__all__ = ["OrderedFetch", "ResumableOrder", "resumable", "shares"]
+__all__ = ["OrderedFetch", "ResumableOrder", "check_plain", "resumable", "shares"]
 
 
 def shares(trainer: Trainer) -> tuple[int, int]:
@@ -177,14 +177,12 @@ def resumable(
     Raises:
         TypeError: If the loader is of another kind.
     """
-    if not _is_plain(loader):
-        sampler = getattr(loader, "sampler", None)
-        raise TypeError(
-            "`order_seed` needs one `DataLoader` with `batch_size` that gives every sample once, shuffled or "
-            f"in sequence, got {type(loader).__name__} with sampler {type(sampler).__name__}. Leave "
-            "`order_seed` out and use a loader that keeps its own state, such as torchdata's "
-            "`StatefulDataLoader`."
-        )
+    check_plain(
+        loader,
+        "`order_seed`",
+        "Leave `order_seed` out and use a loader that keeps its own state, such as torchdata's "
+        "`StatefulDataLoader`.",
+    )
     assert loader.batch_size is not None  # noqa: S101 -- a plain loader has one
     order = ResumableOrder(
         loader.dataset,
@@ -213,7 +211,30 @@ def resumable(
     )
 
 
-def _is_plain(loader: object) -> bool:
+def check_plain(loader: object, user: str, remedy: str) -> DataLoader[Any]:
+    """Refuse what does not give every sample of a dataset once, shuffled or in sequence.
+
+    Args:
+        loader: What a `train_dataloader` returned.
+        user: Who needs it so, at the beginning of the error.
+        remedy: The end of the error.
+
+    Returns:
+        The loader.
+
+    Raises:
+        TypeError: If it is of another kind.
+    """
+    if not _is_plain(loader):
+        sampler = getattr(loader, "sampler", None)
+        raise TypeError(
+            f"{user} needs one `DataLoader` with `batch_size` that gives every sample once, shuffled or in "
+            f"sequence, got {type(loader).__name__} with sampler {type(sampler).__name__}. {remedy}"
+        )
+    return loader
+
+
+def _is_plain(loader: object) -> TypeGuard[DataLoader[Any]]:
     if not isinstance(loader, DataLoader) or loader.batch_size is None:
         return False
     if type(loader).__iter__ is not DataLoader.__iter__:

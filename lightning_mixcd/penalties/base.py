@@ -167,12 +167,14 @@ class Penalty(ABC):  # noqa: B024 -- either of two methods is enough
     Attributes:
         needs_ledger: Whether there must be a ledger.
         needs_columns: Columns that the ledger must have; `Step.ticket` then has them as `ledger/<name>`.
+        needs_samples: Whether it looks pool samples up, `Start.rows`, as those of `Streams` cannot be.
         needs_look: Whether the model is run on other rows than those of the training step.
         keeps_apart: Whether rehearsed rows are kept out of the batch and given to `change_gradients`.
     """
 
     needs_ledger: bool = False
     needs_columns: tuple[str, ...] = ()
+    needs_samples: bool = False
     needs_look: bool = False
     keeps_apart: bool = False
 

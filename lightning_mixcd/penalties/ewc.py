@@ -44,6 +44,7 @@ class EWC(Anchored):
         >>> callback = RehearsalCallback(NoRehearsal(), pool=range(1000), penalties=[EWC(n_samples=500)])
     """
 
+    needs_samples = True
     needs_look = True
 
     def __init__(

@@ -40,6 +40,7 @@ class KFAC(Penalty):
             step does not put out what is needed, no linear layer is trained, or an adapter is not at zero.
     """
 
+    needs_samples = True
     needs_look = True
 
     def __init__(self, strength: float = 10.0, *, n_samples: int = 200, labels: Labels = "sampled") -> None:
@@ -76,10 +77,11 @@ class KFAC(Penalty):
             layer.outputs = start.total(layer.outputs) / self.n_samples
         self._layers = layers
         parts = start.module.named_modules()
-        if inside := [name for name, part in parts if isinstance(part, nn.MultiheadAttention)]:
+        if free := [name for name, part in parts if name not in layers and _maps(part)]:
             warnings.warn(
-                f"`KFAC` leaves what is inside {inside} free: `nn.MultiheadAttention` does not call its "
-                "layers. `EWC` holds parameters of any use.",
+                f"`KFAC` leaves {free[:4]} free, {len(free)} in all: it holds what is an `nn.Linear` and is "
+                "called as one, which layers of `nn.MultiheadAttention` are not. `EWC` holds parameters of "
+                "any use.",
                 stacklevel=2,
             )
 
@@ -124,3 +126,11 @@ class KFAC(Penalty):
 
     def _term(self) -> Tensor:
         return self.strength / 2 * torch.stack([layer.energy() for layer in self._layers.values()]).sum()
+
+
+# Whether it multiplies its input by a trained matrix, whatever it is called.
+def _maps(part: nn.Module) -> bool:
+    weight = getattr(part, "weight", None)
+    matrix = isinstance(weight, nn.Parameter) and weight.requires_grad and weight.ndim == 2
+    linear = matrix and not isinstance(part, nn.Embedding | nn.Linear)
+    return linear or isinstance(part, nn.MultiheadAttention)

@@ -30,6 +30,7 @@ class MAS(Anchored):
             training step puts out no logits.
     """
 
+    needs_samples = True
     needs_look = True
 
     def __init__(self, strength: float = 0.01, *, n_samples: int = 200) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import OmegaConf
-from torch.utils.data import ConcatDataset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, SubsetRandomSampler, TensorDataset
 
 from lightning_mixcd import Pool, RehearsalCallback, RehearsalDataModule, record_ledger
 from lightning_mixcd.app import chain
@@ -159,6 +159,40 @@ def test_killed_chain_goes_on_from_its_checkpoint(tmp_path, monkeypatch, method)
         assert all(torch.equal(once[name], twice[name]) for name in once)
 
 
+# What `fit` does at its end: it takes an average of the weights over, here before `max_epochs`.
+AT_END = [
+    "weights=ema",
+    "+trainer.callbacks.early._target_=lightning.pytorch.callbacks.EarlyStopping",
+    "+trainer.callbacks.early.monitor=val/new/accuracy",
+    "+trainer.callbacks.early.mode=min",
+    "+trainer.callbacks.early.patience=1",
+]
+
+
+def test_chain_killed_while_a_stage_is_measured_is_the_one_left_alone(tmp_path, monkeypatch):
+    measure, calls = chain._measure, []
+
+    def deadly(*args):
+        calls.append(args)
+        if len(calls) == 3:  # after the initial model and the base model
+            raise KilledError
+        return measure(*args)
+
+    (whole := tmp_path / "whole").mkdir()
+    alone = chain.run_chain(chained(whole, *AT_END))
+    shutil.copytree(whole / "base", tmp_path / "base")
+    monkeypatch.setattr(chain, "_measure", deadly)
+    with pytest.raises(KilledError):
+        chain.run_chain(chained(tmp_path, *AT_END))
+
+    record = chain.run_chain(chained(tmp_path, *AT_END))
+
+    assert replace(record, seconds=0) == replace(alone, seconds=0)
+    for k in (1, 2):
+        once, twice = weights_after(whole, k), weights_after(tmp_path, k)
+        assert all(torch.equal(once[name], twice[name]) for name in once)
+
+
 def test_checkpoints_are_gone_when_their_stage_is_done(finished):
     folder, _ = finished
     assert not [*folder.rglob("*.ckpt")]
@@ -199,6 +233,54 @@ def test_tasks_that_cannot_share_a_batch_are_refused_before_anything_is_trained(
     monkeypatch.setattr(chain, "_measure", None)
     with pytest.raises(ValueError, match=r"can share a batch, but those of 'upright' .* and 'turned_90'"):
         chain.run_chain(chained(tmp_path))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_task_that_is_learnt_from_in_part_is_refused_before_anything_is_trained(tmp_path, monkeypatch, name):
+    class InPart(TensorDataModule):
+        def train_dataloader(self):
+            return DataLoader(self.train, 32, sampler=SubsetRandomSampler(range(10)))
+
+    data = digits_task()
+    tasks = {known: InPart(data.train, data.val) if known == name else data for known in NAMES}
+    monkeypatch.setattr(chain, "make", lambda stages: tasks)
+    for work in (chain._run, lambda config, _: chain.chain_base(config)):
+        with pytest.raises(TypeError, match=f"Task '{name}' of `stages`.* with sampler SubsetRandomSampler"):
+            work(chained(tmp_path), tmp_path)
+
+
+def test_tasks_may_let_go_of_their_data(finished, tmp_path, monkeypatch):
+    class Freeing(TensorDataModule):
+        def __init__(self, train, val):
+            super().__init__(train, val)
+            self.kept = train
+
+        def setup(self, stage):
+            if stage == "fit":
+                self.train = self.kept
+
+        def teardown(self, stage):
+            self.train = None
+
+    made = chain.make
+
+    def freeing(node, **given):
+        found = made(node, **given)
+        if isinstance(found, dict) and [*found] == NAMES:
+            return {name: Freeing(task.train, task.val) for name, task in found.items()}
+        return found
+
+    monkeypatch.setattr(chain, "make", freeing)
+    folder, record = finished
+    shutil.copytree(folder / "base", tmp_path / "base")
+    assert replace(chain.run_chain(chained(tmp_path)), seconds=record.seconds) == record
+
+
+def test_model_that_tells_a_new_task_from_a_prior_one_is_refused_before_it_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(chain, "_base", None)
+    sizes = ["model.n_inputs=64", "model.n_new=10", "model.n_prior=10"]
+    with pytest.raises(TypeError, match=r"`model` must have one head for all tasks of a chain, got TwoHeads"):
+        chain.run_chain(chained(tmp_path, "model=two_heads", *sizes))
 
 
 def test_model_that_logs_no_accuracy_is_refused(tmp_path, monkeypatch):

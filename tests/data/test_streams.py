@@ -1,6 +1,7 @@
 """Pools of streams: rows against lists of all that a stream holds, whoever reads and wherever it resumes."""
 
 import random
+import threading
 
 import datasets
 import numpy as np
@@ -410,6 +411,16 @@ class TestRefused:
         ):
             run.steps(30)
         run.stream.close()
+
+    @pytest.mark.parametrize("make", [Torch, Stateful])
+    def test_stream_that_cannot_be_copied(self, make):
+        class Connected(make):
+            def __init__(self, name):
+                super().__init__(name)
+                self.client = threading.Lock()
+
+        with pytest.raises(TypeError, match=r"be what can be copied.*copying stream '\w+' raised Ty"):
+            Run(Connected).step()
 
     @pytest.mark.parametrize(
         "strategy",

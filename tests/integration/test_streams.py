@@ -24,6 +24,7 @@ from lightning_mixcd import (
     record_ledger,
 )
 from lightning_mixcd.estimators import RunningMean
+from lightning_mixcd.penalties import EWC, KFAC, MAS
 from tests.toys import Finetune, Listed, Toy, ledger, pool, rehearsed, trainer, weights
 
 pytestmark = [
@@ -152,6 +153,14 @@ def test_what_needs_random_access_is_refused(shards, tmp_path):
         record_ledger(Toy(), streamed(shards), tmp_path / "x")
     with pytest.raises((TypeError, ValueError), match=r"`Streams`"):
         trainer(RehearsalCallback(Oracle(), pool=streamed(shards))).fit(Toy(), data)
+
+
+@pytest.mark.parametrize("penalty", [EWC(), MAS(), KFAC()])
+def test_penalties_that_look_samples_up_are_refused(penalty, shards):
+    callback = RehearsalCallback(MixCD(), pool=streamed(shards), penalties=[penalty])
+    name = type(penalty).__name__
+    with pytest.raises(ValueError, match=rf"`penalties` must do .* without random access .*, got {name}\."):
+        trainer(callback).fit(Toy(), Finetune().train_dataloader())
 
 
 def test_plain_finetuning_reads_nothing():

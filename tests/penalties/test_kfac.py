@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
+from transformers.pytorch_utils import Conv1D
 
 from lightning_mixcd.penalties import KFAC
 from lightning_mixcd.weights import HeadFirst
@@ -288,9 +289,25 @@ class Attending(Toy):
             self.net.insert(1, nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
 
 
+class Convolved(Toy):
+    """With a layer of GPT-2."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(6)
+            self.net.insert(1, Conv1D(8, 8))
+        self.embedding = nn.Embedding(3, 4)  # looked up in, not multiplied by
+
+
+def test_matrices_of_other_layers_are_named():
+    with pytest.warns(UserWarning, match=r"leaves \['net\.1'\] free, 1 in all"):
+        begun(KFAC(n_samples=5), Convolved())
+
+
 def test_layers_that_are_never_called_are_named():
     module, penalty = Attending(), KFAC(n_samples=5)
-    with pytest.warns(UserWarning, match=r"leaves what is inside \['net\.1\.self_attn'\] free"):
+    with pytest.warns(UserWarning, match=r"leaves \['net\.1\.self_attn'\] free, 1 in all"):
         begun(penalty, module)
     assert {"inputs.net.1.linear1", "inputs.net.0"} < penalty.state_dict().keys()
     before = loss_of(penalty)
