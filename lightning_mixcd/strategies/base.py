@@ -245,7 +245,8 @@ class Strategy(ABC):
         """Look at the model; called every `refresh_every_n_steps` optimizer steps.
 
         Args:
-            probe: A read-only look at the current model. Each sample asked for costs a forward.
+            probe: A read-only look at the current model. Each sample asked for costs a forward. Processes
+                share these, so all of them must ask for the same samples.
         """
 
     def metrics(self) -> Mapping[str, Tensor]:
