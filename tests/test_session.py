@@ -698,6 +698,13 @@ def test_resumed_run_may_start_from_any_weights_but_not_record(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_fit_of_no_steps_records(tmp_path):
+    module = Toy()
+    fit(RehearsalCallback(MixCD(), pool=pool(), ledger=tmp_path / "l"), module, max_epochs=-1, max_steps=0)
+    assert module.seen == []
+    assert Ledger.open(tmp_path / "l").correct.tolist() == ledger().correct.tolist()
+
+
 def test_finetuning_may_start_from_a_checkpoint_of_pretraining(tmp_path):
     pretraining = trainer(max_epochs=2)
     pretrained = Toy(base=False)
