@@ -20,6 +20,7 @@ from lightning_mixcd.penalties.base import Penalty
 from lightning_mixcd.schedules import AdaptiveSchedule, EveryNSteps, Schedule
 from lightning_mixcd.session import Session
 from lightning_mixcd.settings import Settings
+from lightning_mixcd.spending import ALL, TRAINED, Spending
 from lightning_mixcd.strategies import Strategy
 from lightning_mixcd.types import AnyDataset
 from lightning_mixcd.wiring import rehearsal_step
@@ -101,11 +102,8 @@ class RehearsalCallback(Callback):
         _check_together(strategy, self.penalties, self.schedule)
         self.readout = readout or Readout()
         self.seed = seed
-        self._units = 0  # compute units of all processes, up to where this run began or was resumed
-        self._own_units = 0  # of this process since
-        self._extra_units = 0  # of those, spent on looking at the model
-        self._trained_units = 0  # as `_units`, spent on training
-        self._own_trained = 0  # as `_own_units`, likewise
+        self._spending: Spending | None = None
+        self._looked = 0  # compute units spent on looking at the model, as last read of the session
         self._backwards = 0  # made in the batch that is being trained
         self._rows = 0  # of that batch
         self._session: Session | None = None
@@ -119,8 +117,7 @@ class RehearsalCallback(Callback):
 
         While `fit` runs, the batches of other processes are taken to be as large as those of this one.
         """
-        n_ranks = 1 if self._session is None else self._session.ranks.size
-        return self._units + n_ranks * self._own_units
+        return 0 if self._spending is None else self._spending.guess(ALL)
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -139,8 +136,8 @@ class RehearsalCallback(Callback):
         users: tuple[Strategy | Penalty, ...] = (self.strategy, *self.penalties)
         needed = any(user.needs_ledger or user.needs_columns for user in users)
         ledger = self._session.ledger if needed else None
-        self._units = 0 if ledger is None else ledger.forwards
-        self._own_units = self._extra_units = self._trained_units = self._own_trained = self._backwards = 0
+        self._spending = Spending(self._session.ranks, ledger=0 if ledger is None else ledger.forwards)
+        self._looked = self._backwards = 0
         if self._resumed is not None:
             self.load_state_dict(self._resumed)
 
@@ -151,7 +148,7 @@ class RehearsalCallback(Callback):
         if rehearsal_step(pl_module) is None:
             check_alike("finetune data", trainer.train_dataloader, "pool", self._session.pool)
         self._session.start()  # a run that goes on in the middle of an epoch has no `on_train_epoch_start`
-        if self._resumed is not None and self._spent and self._all_spent(self._session):
+        if self._resumed is not None and self._spent and self._all_spent():
             self.exhausted = trainer.should_stop = True
 
     @override
@@ -185,47 +182,45 @@ class RehearsalCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        session = self._session
-        if session is None or not session.begun:
+        session, spending = self._session, self._spending
+        if session is None or spending is None or not session.begun:
             return
         rows = session.observe(outputs, batch, rows=0 if batch is None else self._rows)
-        self._count(session, pl_module, rows)
+        spending.add(trained=self._trained(pl_module, rows), looked=session.extra_units - self._looked)
+        self._looked = session.extra_units
         self._end_if_exhausted(trainer, session)
         if _logs_now(trainer, pl_module):
-            units = self._units + session.ranks.total(self._own_units)
-            found = {"compute_units": 1.0 * units, **session.report()}
+            found = {"compute_units": 1.0 * spending.total(ALL), **session.report()}
             if not trainer.loggers:
                 # Lightning takes some 0.4 ms for each value, and nobody would see those of single bins.
                 found = {name: value for name, value in found.items() if "/" not in name}
             pl_module.log_dict({f"rehearsal/{name}": value for name, value in found.items()})
 
-    def _count(self, session: Session, pl_module: LightningModule, rows: int) -> None:
+    def _trained(self, pl_module: LightningModule, rows: int) -> int:
         # With manual optimization a backward may be made without Lightning's knowledge, or of some rows only.
         # Otherwise an optimizer may ask for several passes, as LBFGS does; a skipped batch has no backward.
         backwards = self._backwards if pl_module.automatic_optimization else 1
-        extra = session.extra_units
-        units = rows * (max(1, backwards) + 2 * backwards)
-        self._own_trained += units
-        self._own_units += units + extra - self._extra_units
-        self._extra_units, self._backwards = extra, 0
+        self._backwards = 0
+        return rows * (max(1, backwards) + 2 * backwards)
 
     def _end_if_exhausted(self, trainer: Trainer, session: Session) -> None:
         if self.max_compute_units is None:
             return
         if session.lesson or session.ranks.size == 1:  # all processes must end with the same step
-            self._spent = self._all_spent(session)
+            self._spent = self._all_spent()
         if self._spent and session.stepped:
             self.exhausted = trainer.should_stop = True
 
-    def _all_spent(self, session: Session) -> bool:
-        units = self._all_trained(session) if self.looks_are_free else self._all_units(session)
-        return self.max_compute_units is not None and units >= self.max_compute_units
+    def _all_spent(self) -> bool:
+        if self.max_compute_units is None or self._spending is None:
+            return False
+        kind = TRAINED if self.looks_are_free else ALL
+        return int(self._spending.total(kind)) >= self.max_compute_units
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self._session is not None  # noqa: S101 -- made by `setup`
-        self._units, self._own_units = self._all_units(self._session), 0
-        self._trained_units, self._own_trained = self._all_trained(self._session), 0
+        assert self._spending is not None  # noqa: S101 -- made by `on_fit_start`
+        self._spending.load_state_dict(self._spending.state_dict(together=True))
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -245,38 +240,25 @@ class RehearsalCallback(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        if self._session is None or not self._session.begun:
+        if self._session is None or self._spending is None or not self._session.begun:
             return {}
-        n_ranks, units = self._session.ranks.size, self.compute_units
-        trained = self._trained_units + n_ranks * self._own_trained
-        if self._together:
-            units, trained = self._all_units(self._session), self._all_trained(self._session)
         return {
             "version": 1,
-            "compute_units": units,
-            "trained_units": trained,
             "spent": self._spent,
+            **self._spending.state_dict(together=self._together),
             **self._session.state_dict(together=self._together),
         }
-
-    def _all_units(self, session: Session) -> int:
-        return self._units + int(session.ranks.total(self._own_units))
-
-    def _all_trained(self, session: Session) -> int:
-        return self._trained_units + int(session.ranks.total(self._own_trained))
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if not self._live or self._session is None:
             return  # validation, test and predict restore callbacks too
-        if not self._session.begun:
+        if not self._session.begun or self._spending is None:
             self._resumed = state_dict  # until `on_fit_start`
             return
-        self._units, self._own_units = state_dict["compute_units"], 0
-        # Of an earlier version: not known.
-        self._trained_units, self._own_trained = state_dict.get("trained_units", 0), 0
+        self._spending.load_state_dict(state_dict)
         self._spent = state_dict.get("spent", True) or self._session.ranks.size == 1
-        self._extra_units = self._session.extra_units
+        self._looked = self._session.extra_units
         self._session.load_state_dict(state_dict)
 
     # Pool, ledger and mix ratio come from the callback or from the datamodule, never half from each.

@@ -15,7 +15,8 @@ MATHS = f"functional {LEAVES}"
 AXES = f"estimators metrics partitions schedules strategies {MATHS}"
 TRAINING = (
     "baseline callback capture data learner ledger ledger_callback ledger_source look pace penalties probe"
-    " ranks reading record resume same_run separate session settings supply terms traceless transfer wiring"
+    " ranks reading record resume same_run separate session settings spending supply terms traceless transfer"
+    " wiring"
     f" {AXES}"
 )
 
@@ -38,6 +39,7 @@ MAY_IMPORT = {
     "capture": f"reading {MATHS}",
     "wiring": MATHS,
     "ranks": f"data {MATHS}",
+    "spending": f"ranks {LEAVES}",
     "resume": f"wiring {MATHS}",
     "penalties": f"ledger partitions.base {MATHS}",
     "pace": f"data schedules {MATHS}",

@@ -245,9 +245,7 @@ def test_processes_are_told_that_the_first_one_cannot_record(tmp_path):
 def test_logits_of_texts_of_several_lengths_are_refused(tmp_path):
     texts = [{"x": torch.ones(4 + i // 2), "labels": torch.zeros((), dtype=torch.int64)} for i in range(4)]
     token = Readout(correctness=lambda outputs, batch: (batch["labels"] == 0, outputs["logits"].mean((1, 2))))
-    with pytest.raises(
-        ValueError, match=r"`logits` must have shape \(2, 4, 3\), got \(2, 5, 3\).* one leng"
-    ):
+    with pytest.raises(ValueError, match=r"`logits` must have shape \(2, 4, 3\), got \(2, 5, 3\).* one leng"):
         record_ledger(Tokens(), texts, tmp_path / "l", readout=token, keep=["logits"], batch_size=2)
 
 

@@ -1,0 +1,79 @@
+"""What a run has spent so far."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lightning_mixcd.ranks import Ranks
+
+__all__ = ["ALL", "TRAINED", "Spending"]
+
+ALL, TRAINED = "compute_units", "trained_units"  # of keys in a state too
+
+
+class Spending:
+    """Counts compute units of all processes, those of training by themselves too.
+
+    Args:
+        ranks: The processes.
+        ledger: What the ledger's pass has cost.
+    """
+
+    def __init__(self, ranks: Ranks, *, ledger: int) -> None:
+        self._ranks = ranks
+        # Of all processes, up to where this run began or was resumed; of this process since.
+        self._before = {ALL: ledger, TRAINED: 0}
+        self._own = dict.fromkeys(self._before, 0)
+
+    def add(self, *, trained: int, looked: int) -> None:
+        """Count what this process has spent.
+
+        Args:
+            trained: On training.
+            looked: On looking at the model.
+        """
+        self._own[TRAINED] += trained
+        self._own[ALL] += trained + looked
+
+    def guess(self, kind: str) -> int:
+        """Return what was spent if other processes have spent as much as this one.
+
+        Args:
+            kind: `ALL` or `TRAINED`.
+
+        Returns:
+            Compute units.
+        """
+        return self._before[kind] + self._ranks.size * self._own[kind]
+
+    def total(self, kind: str) -> int | Tensor:
+        """Return what was spent; all processes must come here.
+
+        Args:
+            kind: `ALL` or `TRAINED`.
+
+        Returns:
+            Compute units; where there are several processes, on the device, so that nothing waits for them.
+        """
+        return self._before[kind] + self._ranks.total(self._own[kind])
+
+    def state_dict(self, *, together: bool) -> dict[str, int]:
+        """Return what was spent.
+
+        Args:
+            together: Whether all processes are here.
+
+        Returns:
+            Compute units of each kind.
+        """
+        return {kind: int(self.total(kind)) if together else self.guess(kind) for kind in self._own}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Count on from a state.
+
+        Args:
+            state: It, and possibly more; earlier versions did not know what training had cost.
+        """
+        self._before = {kind: state.get(kind, 0) for kind in self._own}
+        self._own = dict.fromkeys(self._before, 0)
