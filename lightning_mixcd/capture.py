@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -228,15 +228,25 @@ class Readout:
             captured = outputs if plain else _given(outputs).get(self.logits)  # type: ignore[assignment]
         if not with_graph and isinstance(captured, Tensor):
             captured = captured.detach()
-        reading = self._of_rows(outputs, batch, captured, rows, part, with_loss=with_loss)
-        if with_logits and isinstance(captured, Tensor) and len(captured) == rows:
-            reading = replace(reading, logits=captured[part])
+        fits = with_logits and isinstance(captured, Tensor) and len(captured) == rows
+        logits = cast("Tensor", captured)[part] if fits else None
+        reading = self._of_rows(outputs, batch, captured, rows, part, with_loss=with_loss, some=fits)
+        if logits is not None:
+            reading = replace(reading, logits=logits)
         if with_features:
             reading = replace(reading, features=self._checked(head_call, captured, rows)[part])
         return reading if with_graph else _detached(reading)
 
     def _of_rows(
-        self, outputs: object, batch: object, logits: object, rows: int, part: slice, *, with_loss: bool
+        self,
+        outputs: object,
+        batch: object,
+        logits: object,
+        rows: int,
+        part: slice,
+        *,
+        with_loss: bool,
+        some: bool,
     ) -> Reading:
         given = _given(outputs)
         if self.correctness is not None:
@@ -257,9 +267,9 @@ class Readout:
                 outputs, batch, logits, rows, part, with_loss=with_loss and losses is None
             )
         except CaptureError as error:
-            if losses is None:
+            if losses is None and not some:
                 raise
-            return Reading(loss=losses, problem=str(error))  # for whoever needs no more
+            return Reading(loss=losses, problem=str(error))  # for whoever needs no more than what there is
         return reading if losses is None else replace(reading, loss=losses)
 
     def _answered(

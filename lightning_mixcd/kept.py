@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from lightning_mixcd.capture import Reading
-from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.errors import CaptureError, LedgerError
 
 __all__ = ["KEPT", "Keep", "check_keep", "columns_of", "n_coordinates", "values_of"]
 
@@ -75,7 +75,10 @@ def values_of(reading: Reading, keep: Iterable[str]) -> dict[str, Tensor]:
 
     Raises:
         LedgerError: If the reading lacks what is needed.
+        CaptureError: If it does not tell what is right.
     """
+    if reading.problem:
+        raise CaptureError(reading.problem)
     if reading.loss is None:
         raise LedgerError(
             "A ledger needs the loss of each sample, and the outputs have none. Return logits, or "

@@ -3,7 +3,8 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -21,6 +22,8 @@ from lightning_mixcd.protocols import ModelLook, Seen, Weights
 from lightning_mixcd.traceless import cuda_states_kept, outputs_of, plain, quiet
 
 __all__ = ["Look", "loss_of"]
+
+Made = TypeVar("Made")
 
 
 class Look(ModelLook):
@@ -59,6 +62,7 @@ class Look(ModelLook):
         self._held = held
         self.forwards = self.backwards = 0
         self.with_features = False
+        self._walked = False  # whether a graph has been looked through
         # A context in which the training step is the user's own.
         self.bare: Callable[[], AbstractContextManager[Any]] = nullcontext
 
@@ -88,7 +92,7 @@ class Look(ModelLook):
     @override
     def see(self, batch: Any, *, weights: Weights | None = None) -> Seen:
         with self._looking():
-            return self._read(self._run(batch, weights), batch)
+            return self._run(batch, weights, lambda outputs: self._read(outputs, batch))
 
     @override
     def gradient(self, batch: Any, *, weights: Weights | None = None) -> dict[str, Tensor]:
@@ -97,13 +101,17 @@ class Look(ModelLook):
             used = {name: weights[name].detach().requires_grad_() for name in used if name in weights}
             weights = {**weights, **used}
         made_by = "training_step" if self._readout.step is None else "Readout(step=...)"
-        with self._looking(), self._differentiable():
-            loss = loss_of(self._run(batch, weights), made_by)
+
+        def differentiated(outputs: object) -> dict[str, Tensor]:
+            loss = loss_of(outputs, made_by)
             if self.scaler is None:
                 return self._differentiate(loss, used, n_rows(batch))
             scale = self.scaler.scale(torch.ones((), device=loss.device))
             scaled = self._differentiate(loss * scale, used, n_rows(batch))
             return {name: gradient / scale for name, gradient in scaled.items()}
+
+        with self._looking(), self._differentiable():
+            return self._run(batch, weights, differentiated)
 
     @override
     def gradients_by_row(
@@ -113,7 +121,8 @@ class Look(ModelLook):
         for i in range(n_rows(batch)):
             with self._looking(), self._differentiable():
                 one = take_rows(batch, i, i + 1)
-                values = objective(self._read(self._run(one, None), one, with_graph=True))
+                seen = self._run(one, None, partial(self._read, batch=one, with_graph=True))
+                values = objective(seen)
                 # Values share one forward.
                 found = [self._differentiate(value, used, 1, keep=True) for value in values]
             yield from found
@@ -152,12 +161,14 @@ class Look(ModelLook):
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
             yield
 
-    def _run(self, batch: object, weights: Weights | None) -> object:
+    # What is done with the outputs is done while the weights are there: a backward may make them anew.
+    def _run(self, batch: object, weights: Weights | None, do: Callable[[object], Made]) -> Made:
         self.forwards += n_rows(batch)
         shown = unshared(batch)  # the step may change what it is given, and these rows be trained on
         if weights is None:
-            return self._callable(shown)
-        return functional_call(self._callable, self._placed(weights), (shown,), tie_weights=False)
+            return cast("Made", self._callable(shown, do))
+        placed = self._placed(weights)
+        return cast("Made", functional_call(self._callable, placed, (shown, do), tie_weights=False))
 
     # Every place that a tensor has in the model, by name. Left to torch, a submodule with two names would
     # keep the weights that it was lent.
@@ -196,6 +207,9 @@ class Look(ModelLook):
                 "graph. Return them without `.detach()`, or name the submodule that makes the logits: "
                 "Readout(module=...)."
             )
+        if not self._walked:
+            _refuse_reentrant(value)
+            self._walked = True
         self.backwards += rows
         found = torch.autograd.grad(value, list(used.values()), retain_graph=keep, allow_unused=True)
         return {
@@ -211,8 +225,24 @@ class _Callable(nn.Module):
         super().__init__()
         self.module, self.readout = module, readout
 
-    def forward(self, batch: object) -> object:
-        return outputs_of(self.module, batch, self.readout)
+    def forward(self, batch: object, do: Callable[[object], Made]) -> Made:
+        return do(outputs_of(self.module, batch, self.readout))
+
+
+# It has no gradients for what is asked for by name, and says so of all layers in it.
+def _refuse_reentrant(value: Tensor) -> None:
+    todo, seen = [value.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().startswith("CheckpointFunction"):
+            raise CaptureError(
+                "The model cannot be differentiated between training steps through `torch.utils.checkpoint` "
+                "with use_reentrant=True. Pass use_reentrant=False, or do without checkpoints in eval mode."
+            )
+        todo += [inner for inner, _ in node.next_functions]
 
 
 def loss_of(outputs: object, step: str = "training_step") -> Tensor:

@@ -20,6 +20,11 @@ class Seen(Protocol):
         ...
 
     @property
+    def problem(self) -> str:
+        """Why right and wrong, and what follows from labels, cannot be told; empty where it can."""
+        ...
+
+    @property
     def loss(self) -> Tensor | None:
         """Loss of each row in nats, `(n,)`; None where it is not known."""
         ...

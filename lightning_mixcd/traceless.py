@@ -94,6 +94,10 @@ def _counts_kept(parts: Sequence[nn.Module]) -> Iterator[None]:
     ]
     metrics = [(part, {**vars(part)}) for part in parts if isinstance(part, Metric | MetricCollection)]
     copies = {id(buffer): buffer.detach().clone() for _, _, buffer in buffers}
+    # A forward shortens their long rows, in place.
+    short = [p for p in parts if isinstance(p, nn.Embedding | nn.EmbeddingBag) and p.max_norm is not None]
+    tables = [part.weight.data for part in short]
+    lengths = [table.clone() for table in tables]
     for part, name, buffer in buffers:
         setattr(part, name, copies[id(buffer)])
     for metric, own in metrics:
@@ -101,6 +105,8 @@ def _counts_kept(parts: Sequence[nn.Module]) -> Iterator[None]:
     try:
         yield
     finally:
+        for table, before in zip(tables, lengths, strict=True):
+            table.copy_(before)
         for metric, own in metrics:
             vars(metric).clear()
             vars(metric).update(own)

@@ -224,6 +224,15 @@ def test_losses_are_enough_where_nobody_asks_what_is_right(outputs, message):
     assert by_loss.correct.all()
 
 
+def test_logits_are_enough_where_nobody_asks_what_is_right():
+    seen = Readout().read({"logits": LOGITS}, (X, LOGITS.softmax(1)), with_logits=True, with_loss=True)
+    assert torch.equal(seen.logits, LOGITS)
+    assert seen.loss is None
+    assert "Targets must be whole numbers" in seen.problem
+    with pytest.raises(CaptureError, match="Targets must be whole numbers"):
+        Readout().read({"logits": LOGITS}, (X, LOGITS.softmax(1)), with_loss=True)
+
+
 def test_classes_keep_their_labels_where_losses_are_given_and_damage_is_a_rise_of_them():
     losses = torch.rand(4)
     reading = Readout(tolerance=0.5).read({"logits": LOGITS, "losses": losses}, (X, LABELS))

@@ -14,6 +14,7 @@ from torch.amp import GradScaler
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from lightning_mixcd import CaptureError, Readout
 from lightning_mixcd.look import Look, loss_of
@@ -263,13 +264,64 @@ def test_what_the_training_step_showed_stays_readable(readout):
 
 def test_a_look_that_fails_leaves_no_trace_either():
     module = Toy(dropout=0.5)
-    look = Look(module, Readout(target=7))
+    look = Look(module, Readout(correctness=lambda outputs, rows: 0.5))
     state = torch.get_rng_state()
-    with pytest.raises(CaptureError, match="Targets must be whole numbers"):
+    with pytest.raises(CaptureError, match=r"Correctness must be a bool tensor .* got 0\.5"):
         look.see(batch())
     assert module.training
     assert "log" not in module.__dict__
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Checkpointed(Toy):
+    """Makes the outputs of its layers anew in the backward."""
+
+    def __init__(self, *, reentrant):
+        super().__init__()
+        self.reentrant = reentrant
+
+    def training_step(self, rows, batch_idx):
+        x = rows[0][:, :-1].requires_grad_()
+        logits = checkpoint(self.net, x, use_reentrant=self.reentrant)
+        return {"loss": cross_entropy(logits, rows[1]), "logits": logits}
+
+
+@pytest.mark.parametrize("lent", [False, True])
+def test_gradients_through_checkpoints_are_those_without(lent):
+    found = []
+    for module in (Toy(), Checkpointed(reentrant=False)):
+        look = Look(module, Readout())
+        weights = {name: value + 0.5 for name, value in look.snapshot().items()} if lent else None
+        found.append(look.gradient(batch(), weights=weights))
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name])
+
+
+def test_checkpoints_that_hide_their_layers_are_refused():
+    look = Look(Checkpointed(reentrant=True), Readout())
+    with pytest.raises(CaptureError, match="Pass use_reentrant=False"):
+        look.gradient(batch())
+    with pytest.raises(CaptureError, match="Pass use_reentrant=False"):
+        next(look.gradients_by_row(batch(), lambda seen: seen.loss))
+
+
+def test_rows_that_a_forward_shortens_keep_their_length():
+    class Words(Toy):
+        def __init__(self):
+            super().__init__()
+            self.words = nn.Embedding(8, N_FEATURES, max_norm=0.1)
+
+        def training_step(self, rows, batch_idx):
+            logits = self.net(self.words(rows[1]))
+            return {"loss": cross_entropy(logits, rows[1]), "logits": logits}
+
+    module = Words()
+    before = module.words.weight.detach().clone()
+    assert (before.norm(dim=1) > 0.1).all()
+    look = Look(module, Readout())
+    look.see(batch())
+    assert look.gradient(batch())["words.weight"].any()
+    assert torch.equal(module.words.weight, before)
 
 
 def test_learning_rate_is_the_current_one():

@@ -109,7 +109,7 @@ class Step:
 
     def _read(self, field: str, name: str, of: Part) -> Tensor:
         if self.seen_apart is None:
-            values = _known(getattr(self.seen(), field), name, "training_step")
+            values = _known(self.seen(), field, name, "training_step")
             cut = {
                 "all": slice(None),
                 "finetune": slice(self.finetune),
@@ -118,7 +118,7 @@ class Step:
             return values[cut[of]]
         steps = {"finetune": ("training_step", self.seen), "rehearsed": ("rehearsal_step", self.seen_apart)}
         asked = [*steps.values()] if of == "all" else [steps[of]]
-        parts = [_known(getattr(seen(), field), name, step) for step, seen in asked]
+        parts = [_known(seen(), field, name, step) for step, seen in asked]
         if len({part.shape[1:] for part in parts}) > 1:
             raise ValueError(
                 f"The {name} of all rows must have one shape, got "
@@ -128,12 +128,13 @@ class Step:
         return torch.cat(parts) if of == "all" else parts[0]
 
 
-def _known(values: Tensor | None, what: str, step: str) -> Tensor:
+def _known(seen: Seen, field: str, what: str, step: str) -> Tensor:
+    values: Tensor | None = getattr(seen, field)
     if values is None:
         raise ValueError(
             f"A penalty needs the {what} of each row, and `{step}` gave none. Return them: "
             f'{{"loss": loss, "{what}": {what}}}, or name the submodule that makes the logits: '
-            "Readout(module=...)."
+            f"Readout(module=...). {seen.problem}".strip()
         )
     if not values.requires_grad:
         raise CaptureError(

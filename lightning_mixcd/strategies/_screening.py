@@ -156,6 +156,6 @@ def shown(seen: Seen, name: str, strategy: object) -> Tensor:
     if values is None:
         raise CaptureError(
             f"{type(strategy).__name__} goes by the {name} of each row, and the model shows none. "
-            f"{REMEDIES[name]}"
+            f"{seen.problem or REMEDIES[name]}"
         )
     return values

@@ -25,6 +25,7 @@ class _ToySeen:
     label: Tensor
     logits: Tensor
     features: Tensor
+    problem: str = ""
 
 
 class _ToyLook(ModelLook):
