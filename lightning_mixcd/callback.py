@@ -232,6 +232,10 @@ class RehearsalCallback(Callback):
         self._together = False
         self._end()
 
+    # In a copy, or from a pickle, as before a `fit`; the session knows trainer and module.
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_session": None, "_resumed": None, "_live": False}
+
     def _end(self) -> None:
         # The session is kept: a checkpoint may still be saved.
         if self._session is not None and self._live:

@@ -21,7 +21,7 @@ class Spending:
     """
 
     def __init__(self, ranks: Ranks, *, ledger: int) -> None:
-        self._ranks = ranks
+        self._ranks: Ranks | None = ranks
         # Of all processes, up to where this run began or was resumed; of this process since.
         self._before = {ALL: ledger, TRAINED: 0}
         self._own = dict.fromkeys(self._before, 0)
@@ -45,7 +45,13 @@ class Spending:
         Returns:
             Compute units.
         """
-        return self._before[kind] + self._ranks.size * self._own[kind]
+        n_ranks = 1 if self._ranks is None else self._ranks.size
+        return self._before[kind] + n_ranks * self._own[kind]
+
+    # In a copy, or from a pickle, there are no other processes.
+    def __getstate__(self) -> dict[str, Any]:
+        before = {kind: self.guess(kind) for kind in self._own}
+        return {"_ranks": None, "_before": before, "_own": dict.fromkeys(before, 0)}
 
     def total(self, kind: str) -> int | Tensor:
         """Return what was spent; all processes must come here.
@@ -56,7 +62,11 @@ class Spending:
         Returns:
             Compute units; where there are several processes, on the device, so that nothing waits for them.
         """
-        return self._before[kind] + self._ranks.total(self._own[kind])
+        return (
+            self.guess(kind)
+            if self._ranks is None
+            else self._before[kind] + self._ranks.total(self._own[kind])
+        )
 
     def state_dict(self, *, together: bool) -> dict[str, int]:
         """Return what was spent.

@@ -1,6 +1,7 @@
 """The callback: what it is given, what it counts and logs, what it leaves behind."""
 
 import copy
+import pickle
 from itertools import count
 
 import lightning.pytorch as pl
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default
 from lightning_mixcd import (
     CaptureError,
     EveryNSteps,
+    HeadProbe,
     Ledger,
     MixCD,
     NoRehearsal,
@@ -485,6 +487,23 @@ def test_batch_that_is_none_leaves_the_log_in_step():
     run = trainer(callback, max_epochs=1, logger=log, log_every_n_steps=2)
     run.fit(Toy(), DataLoader(finetune(), 8, collate_fn=none_once))
     assert log.values("rehearsal/compute_units") == [36, 108]
+
+
+@pytest.mark.parametrize("strategy", [MixCD(), HeadProbe()])
+def test_copies_and_pickles_are_as_before_a_fit_but_for_what_was_spent(strategy, tmp_path):
+    def used(callback, *others):
+        module, run = Toy(), trainer(callback, *others, max_epochs=2)
+        run.fit(module, DataLoader(finetune(), 8))
+        assert others or pickle.dumps(run)
+        return weights(module)
+
+    copies = []
+    callback = RehearsalCallback(strategy, pool=pool(), ledger=tmp_path / "l", mix_ratio=0.5)
+    expected = used(copy.deepcopy(callback))
+    used(callback, OnBatchEnd(lambda *_: copies.append(copy.deepcopy(callback))))
+    assert [copied.compute_units for copied in copies] == [60 + 36 * step for step in range(1, 11)]
+    for copied in (copies[3], copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
+        assert torch.equal(used(copied), expected)
 
 
 def test_budget_does_not_end_amid_an_accumulation():
