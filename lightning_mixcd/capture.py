@@ -51,7 +51,8 @@ class Readout:
             step, the last counts. Only used where features are asked for.
         target: Key, field or position of the targets in the batch, or a function of the batch; by default
             `labels`, `label`, `y`, `target` or `targets`, or the last element of a tuple. Required where
-            several of three or more elements are whole numbers, one per row, as in `(x, y, index)`.
+            several of three or more elements are whole numbers, one per row, as in `(x, y, index)`, or one
+            before the last has the shape of the logits.
         correctness: `correctness(outputs, batch)` returns a bool per row, `(B,)`, or a pair of that and the
             loss of each row.
         step: `step(module, batch)` returns outputs outside of training (ledger, oracle); by default
@@ -278,6 +279,8 @@ class Readout:
         given = _given(outputs)
         if logits is not None:
             target = self._target(batch, rows)[part]
+            if self.target is None:
+                _refuse_soft(batch, logits)
             return classified(sized(logits, rows, "logits")[part], target, with_loss=with_loss)
         if "preds" in given and self.module is None:
             target = self._target(batch, rows)[part]
@@ -411,6 +414,19 @@ def _last(batch: Sequence[object], rows: int) -> object:
             f"{able} of {len(batch)} that are. Say which: Readout(target={able[0]})."
         )
     return batch[-1]
+
+
+# Where these are the targets, what was taken for them may be an index.
+def _refuse_soft(batch: object, logits: object) -> None:
+    parts = batch[1:-1] if isinstance(batch, Sequence) else ()
+    shape = getattr(logits, "shape", None)
+    for place, part in enumerate(parts, start=1):
+        if isinstance(part, Tensor) and part.is_floating_point() and part.shape == shape:
+            raise CaptureError(
+                "`target` must be named where a part of the batch has the shape of the logits, got one at "
+                f"{place}. If the last part is the class of each row, say so: Readout(target=-1). If that "
+                "one has the targets, return the `losses` of the rows."
+            )
 
 
 def _names(value: Any) -> str:  # noqa: ANN401 -- any structure

@@ -185,6 +185,12 @@ def test_reading_carries_no_graph():
         ),
         ({"logits": LOGITS}, [X, LABELS, LABELS > 0], {}, "`target` must be named"),
         (
+            {"logits": LOGITS},
+            (X, LOGITS.softmax(1), LABELS),
+            {},
+            r"`target` must be named where a part .* at 1\. .*Readout\(target=-1\).* return the `losses`",
+        ),
+        (
             {"correct": LABELS},
             (X, LABELS),
             {},
@@ -231,6 +237,11 @@ def test_logits_are_enough_where_nobody_asks_what_is_right():
     assert "Targets must be whole numbers" in seen.problem
     with pytest.raises(CaptureError, match="Targets must be whole numbers"):
         Readout().read({"logits": LOGITS}, (X, LOGITS.softmax(1)), with_loss=True)
+
+
+def test_a_part_like_the_logits_may_stand_before_targets_that_are_named():
+    reading = Readout(target=-1).read({"logits": LOGITS}, (X, LOGITS, LABELS))
+    assert torch.equal(reading.label, LABELS)
 
 
 def test_classes_keep_their_labels_where_losses_are_given_and_damage_is_a_rise_of_them():
