@@ -502,7 +502,7 @@ def test_copies_and_pickles_are_as_before_a_fit_but_for_what_was_spent(strategy,
     expected = used(copy.deepcopy(callback))
     used(callback, OnBatchEnd(lambda *_: copies.append(copy.deepcopy(callback))))
     assert [copied.compute_units for copied in copies] == [60 + 36 * step for step in range(1, 11)]
-    for copied in (copies[3], copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
+    for copied in (copies[3], copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):  # noqa: S301
         assert torch.equal(used(copied), expected)
 
 

@@ -1,6 +1,6 @@
 """Gradients of single pool rows at the base model's weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Literal, TypeAlias, get_args
 
@@ -13,7 +13,15 @@ from lightning_mixcd.functional.sampling import permute, stream_key
 from lightning_mixcd.penalties.base import Start
 from lightning_mixcd.protocols import Seen
 
-__all__ = ["Labels", "Objective", "check_rows", "gradients_of_rows", "log_likelihood", "mean_over_rows"]
+__all__ = [
+    "Labels",
+    "Objective",
+    "check_rows",
+    "gradients_of_rows",
+    "log_likelihood",
+    "mean_over_rows",
+    "refuse_indifference",
+]
 
 Labels = Literal["sampled", "all", "true", "predicted"]
 # From a seed of the row and what it showed to values to differentiate, `(k,)`.
@@ -50,7 +58,7 @@ def gradients_of_rows(
         Gradient by name of each trainable parameter, k of them for each row of this process.
 
     Raises:
-        ValueError: If the pool is smaller.
+        ValueError: If the pool is smaller, or a gradient is not finite.
     """
     if n_samples > start.n_pool:
         raise ValueError(
@@ -60,7 +68,36 @@ def gradients_of_rows(
     mine = index[start.rank :: start.world_size].tolist()
     for i in tqdm(mine, desc=title, unit="sample", disable=start.rank > 0):
         of_row = partial(objective, stream_key(start.seed, i))
-        yield from start.look.gradients_by_row(start.rows([i]), of_row)
+        for gradient in start.look.gradients_by_row(start.rows([i]), of_row):
+            if not torch.stack([_finite(values) for values in gradient.values()]).all():
+                raise ValueError(
+                    f"The gradient of each pool row must be finite, got inf or NaN for pool index {i}, which "
+                    "would make all weights NaN. Return finite `losses` and logits; a mean over what a mask "
+                    "leaves of a row divides by 0 where that is nothing: `mask.sum().clamp(min=1)`."
+                )
+            yield gradient
+
+
+def _finite(values: Tensor) -> Tensor:
+    # Sparse ones are refused later, with all else that needs dense ones.
+    return (values.coalesce().values() if values.is_sparse else values).isfinite().all()
+
+
+def refuse_indifference(importances: Iterable[Tensor]) -> None:
+    """Refuse a model that no row asks to keep any weight.
+
+    Args:
+        importances: Means over the rows of all processes.
+
+    Raises:
+        ValueError: If all are 0.
+    """
+    if not any(values.any() for values in importances):
+        raise ValueError(
+            "The gradients of single pool rows must tell which weights matter, got 0 for every weight and "
+            "row, so that nothing would be held. A contrastive loss, which compares the rows of a batch, is "
+            "the same for a row alone whatever the weights. Use `L2SP`, which looks at no rows."
+        )
 
 
 def mean_over_rows(
@@ -82,13 +119,18 @@ def mean_over_rows(
 
     Returns:
         The sum over the values of a row, averaged over rows, float32, by name of each trainable parameter.
+
+    Raises:
+        ValueError: If all are 0.
     """
     named = start.module.named_parameters()
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named if p.requires_grad}
     for gradient in gradients_of_rows(start, n_samples, objective, title=title):
         for name, values in gradient.items():
             sums[name] += measure(values.float())
-    return {name: start.total(values) / n_samples for name, values in sums.items()}
+    means = {name: start.total(values) / n_samples for name, values in sums.items()}
+    refuse_indifference(means.values())
+    return means
 
 
 def log_likelihood(seed: int, seen: Seen, *, labels: Labels) -> Tensor:

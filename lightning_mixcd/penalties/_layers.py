@@ -93,14 +93,14 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
         module: The model.
 
     Returns:
-        By name, each LoRA adapter, and each `nn.Linear` outside of them.
+        By name, each LoRA adapter, and each `nn.Linear` outside of them whose weight no hook makes.
     """
     found: dict[str, nn.Module] = {}
     inside: tuple[str, ...] = ()
     for name, child in module.named_modules():
         if adapters(child):
             found[name], inside = child, (*inside, f"{name}.")
-        elif isinstance(child, nn.Linear) and child.weight.requires_grad and not name.startswith(inside):
+        elif isinstance(child, nn.Linear) and not name.startswith(inside) and _trained(child):
             found[name] = child
     return found
 
@@ -124,6 +124,12 @@ def adapters(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
         for name in down.keys()  # noqa: SIM118 -- an `nn.ModuleDict` too
         if isinstance(down[name], nn.Linear) and down[name].weight.requires_grad
     ]
+
+
+# A weight that a hook makes, as those of the old `nn.utils.weight_norm`, is a plain attribute, with the graph
+# of another pass or none. Those of parametrizations are made whenever they are read.
+def _trained(linear: nn.Linear) -> bool:
+    return linear.weight.requires_grad and "weight" not in vars(linear)
 
 
 def _weights(module: nn.Module, *, with_bias: bool) -> Tensor:

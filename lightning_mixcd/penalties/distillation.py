@@ -102,6 +102,13 @@ class Distillation(Penalty):
             log_softmax((logits[:, : self.n_classes].float() / self.temperature).clamp(min=LEAST), dim=1)
             for logits in (teacher, student)
         )
+        if of_teacher.shape != of_student.shape:
+            raise ValueError(
+                "`Distillation` needs logits of each row by itself, of the same classes, got "
+                f"{tuple(of_teacher.shape)} of the base model and {tuple(of_student.shape)} of the current "
+                "one. Where a row is compared with the rest of its batch, as by a contrastive loss, use "
+                "`L2SP`, which needs no logits; where the head has grown, `n_classes`."
+            )
         return kl_div(of_student, of_teacher, log_target=True, reduction="sum")
 
     @override

@@ -35,8 +35,8 @@ class EWC(Anchored):
         decay: How much of the earlier stages' F is kept, in [0, 1].
 
     Raises:
-        ValueError: If a number is out of range; at the start of `fit`, if the pool is too small or the
-            training step does not put out what is needed.
+        ValueError: If a number is out of range; at the start of `fit`, if the pool is too small, the
+            training step does not put out what is needed, or gradients are not finite or all 0.
 
     Example:
         >>> from lightning_mixcd import RehearsalCallback

@@ -10,11 +10,22 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_mixcd.errors import check_range
-from lightning_mixcd.penalties._gradients import Labels, check_rows, gradients_of_rows, log_likelihood
+from lightning_mixcd.penalties._gradients import (
+    Labels,
+    check_rows,
+    gradients_of_rows,
+    log_likelihood,
+    refuse_indifference,
+)
 from lightning_mixcd.penalties._layers import Layer, adapters, linear_layers
 from lightning_mixcd.penalties.base import Apart, Penalty, Start
 
 __all__ = ["KFAC"]
+
+PARAMETRIZE = (
+    "`nn.utils.weight_norm` and `spectral_norm` make weights in hooks, those of `nn.utils.parametrizations` "
+    "do not."
+)
 
 
 class KFAC(Penalty):
@@ -24,8 +35,9 @@ class KFAC(Penalty):
     that is always 1. `A = E[a a']` over inputs a of the layer and `G = E[g g']` over the gradients g of
     `log p(y|x)` at its outputs, at the base model's weights, from random pool rows x. The Kronecker product
     of the two stands for the Fisher information of the layer: Ritter et al. 2018, arXiv:1805.07810; for
-    adapters Chen and Garner 2024, arXiv:2402.12220. Other parameters are free, and so are layers that are
-    frozen at the start, or used without a call of their forward, as inside `nn.MultiheadAttention`.
+    adapters Chen and Garner 2024, arXiv:2402.12220. Other parameters are free, and so are layers whose weight
+    is frozen at the start, made by a hook, as by the old `nn.utils.weight_norm`, or used without a call of
+    their forward, as inside `nn.MultiheadAttention`.
 
     Where a row passes a layer as many vectors, as tokens do, A is the mean over all of them, and G the mean
     over rows of the sum over them.
@@ -37,7 +49,8 @@ class KFAC(Penalty):
 
     Raises:
         ValueError: If a number is out of range; at the start of `fit`, if the pool is too small, the training
-            step does not put out what is needed, no linear layer is trained, or an adapter is not at zero.
+            step does not put out what is needed, no linear layer is trained, an adapter is not at zero, or
+            gradients are not finite or all 0.
     """
 
     needs_samples = True
@@ -58,7 +71,10 @@ class KFAC(Penalty):
     def setup(self, start: Start) -> None:
         modules = linear_layers(start.module)
         if not modules:
-            raise ValueError("`KFAC` holds linear layers, and none is trained. Use `EWC` or `L2SP`.")
+            raise ValueError(
+                "`KFAC` holds linear layers, and none is trained, or hooks make their weights. "
+                f"{PARAMETRIZE} Or use `EWC` or `L2SP`."
+            )
         for name, module in modules.items():
             if any(up.any() for up, _ in adapters(module)):
                 raise ValueError(
@@ -76,14 +92,16 @@ class KFAC(Penalty):
             layer.inputs = start.total(layer.inputs) / n_inputs.clamp(min=1)
             layer.outputs = start.total(layer.outputs) / self.n_samples
         self._layers = layers
+        held = tuple(f"{name}." for name in layers)
         parts = start.module.named_modules()
-        if free := [name for name, part in parts if name not in layers and _maps(part)]:
+        if free := [name for name, part in parts if not f"{name}.".startswith(held) and _maps(part)]:
             warnings.warn(
                 f"`KFAC` leaves {free[:4]} free, {len(free)} in all: it holds what is an `nn.Linear` and is "
-                "called as one, which layers of `nn.MultiheadAttention` are not. `EWC` holds parameters of "
-                "any use.",
+                "called as one, which layers of `nn.MultiheadAttention` are not, if its weight is trained "
+                f"and no hook makes it. {PARAMETRIZE} `EWC` holds parameters of any use.",
                 stacklevel=2,
             )
+        refuse_indifference(layer.outputs for layer in layers.values())
 
     @override
     def change_gradients(
@@ -128,9 +146,10 @@ class KFAC(Penalty):
         return self.strength / 2 * torch.stack([layer.energy() for layer in self._layers.values()]).sum()
 
 
-# Whether it multiplies its input by a trained matrix, whatever it is called.
+# Whether it is a linear map of which something is trained, whatever it is called.
 def _maps(part: nn.Module) -> bool:
+    if isinstance(part, nn.Linear | nn.MultiheadAttention):
+        return any(parameter.requires_grad for parameter in part.parameters())
     weight = getattr(part, "weight", None)
     matrix = isinstance(weight, nn.Parameter) and weight.requires_grad and weight.ndim == 2
-    linear = matrix and not isinstance(part, nn.Embedding | nn.Linear)
-    return linear or isinstance(part, nn.MultiheadAttention)
+    return matrix and not isinstance(part, nn.Embedding)

@@ -26,8 +26,8 @@ class MAS(Anchored):
         n_samples: Pool rows that O is estimated from.
 
     Raises:
-        ValueError: If a number is out of range; at the start of `fit`, if the pool is too small or the
-            training step puts out no logits.
+        ValueError: If a number is out of range; at the start of `fit`, if the pool is too small, the
+            training step puts out no logits, or gradients are not finite or all 0.
     """
 
     needs_samples = True

@@ -73,14 +73,15 @@ class Probing(OrderedStrategy):
             )
         return self._head
 
-    # A head that takes features of another width says so in words of its own.
+    # A head that takes other features, or more than these, says so in words of its own.
     def _check_width(self) -> None:
         try:
             self.margins(np.zeros(1, dtype=np.int64), self.signal().cpu())
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ValueError(
-                f"`features` of the ledger must be what the head takes, got vectors of {self._drift.d} "
-                f"numbers ({error}). Name the submodule of which they were recorded, Readout(features=...)."
+                "`features` of the ledger must be what the head takes, and all of it, got vectors of "
+                f"{self._drift.d} numbers ({error}). Name the submodule of which they were recorded, a "
+                "function of them alone, Readout(features=...), or use `MixCD`, which needs no head."
             ) from error
 
     @override

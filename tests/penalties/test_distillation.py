@@ -197,3 +197,13 @@ def test_classes_that_both_rule_out_count_for_nothing():
     found, expected = penalty._divergence(teacher, student), penalty._divergence(*logits)
     torch.testing.assert_close(found, expected)
     assert torch.autograd.grad(found, logits)[0].isfinite().all()
+
+
+def test_logits_that_depend_on_the_rest_of_the_batch_are_refused():
+    class Contrastive(Toy):
+        def outputs(self, loss, logits):
+            return {"loss": loss, "logits": logits @ logits.T, "correct": logits.argmax(1) >= 0}
+
+    message = r"each row by itself, .* got \(8, 8\) of the base model and \(8, 12\) of .* `L2SP`"
+    with pytest.raises(ValueError, match=message):
+        fit([Distillation()], module=Contrastive())

@@ -1,5 +1,7 @@
 """EWC and MAS: the information of models small enough to write it down, and stages."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -174,3 +176,35 @@ def test_single_outputs_have_no_likelihood(kind, labels):
 def test_losses_are_enough_for_true_labels():
     found = importance(begun(EWC(n_samples=N_POOL, labels="true"), Losses()))
     assert torch.equal(found["net.3.bias"], torch.tensor([1.0, 0.0, 0.0]))
+
+
+class Contrastive(Toy):
+    """Compares each row with the others of its batch; a row alone is sure of itself."""
+
+    def outputs(self, loss, logits):
+        odds = (logits @ logits.T).log_softmax(1)
+        return {
+            "loss": -odds.diag().mean(),
+            "losses": -odds.diag(),
+            "logits": odds,
+            "correct": odds.diag() < 0,
+        }
+
+
+def true_labels(kind):
+    return partial(kind, labels="true")
+
+
+@pytest.mark.parametrize("make", [true_labels(EWC), true_labels(KFAC), MAS])
+def test_rows_that_ask_for_nothing_are_refused(make):
+    with pytest.raises(ValueError, match=r"got 0 for every weight and row.*contrastive.*Use `L2SP`"):
+        begun(make(n_samples=5), Contrastive())
+
+
+@pytest.mark.parametrize("make", [true_labels(EWC), true_labels(KFAC), MAS])
+def test_row_without_a_finite_gradient_is_named(make):
+    x, y = pool().tensors
+    x = x.clone()
+    x[7, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"must be finite, got inf or NaN for pool index 7, .* `losses`"):
+        begun(make(n_samples=N_POOL), Toy(), TensorDataset(x, y))

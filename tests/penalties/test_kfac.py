@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import parametrizations
 from torch.utils.data import TensorDataset
 from transformers.pytorch_utils import Conv1D
 
@@ -314,3 +315,40 @@ def test_layers_that_are_never_called_are_named():
     with torch.no_grad():
         module.net[1].self_attn.out_proj.weight += 1
     assert loss_of(penalty) == before == 0
+
+
+def test_attention_that_is_frozen_is_not_named():
+    module = Attending()
+    module.net[1].self_attn.requires_grad_(False)
+    begun(KFAC(n_samples=5), module)
+
+
+def test_layers_of_which_the_bias_alone_is_trained_are_named():
+    module = Toy()
+    module.net[0].weight.requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"leaves \['net\.0'\] free, 1 in all"):
+        begun(KFAC(n_samples=5), module)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", ["weight_norm", "spectral_norm"])
+class TestComputedWeights:
+    def test_those_of_hooks_are_named(self, name):
+        module = Toy()
+        module.net[0] = getattr(nn.utils, name)(module.net[0])
+        with pytest.warns(UserWarning, match=r"leaves \['net\.0'\] free, 1 in all.*`nn\.utils\.param"):
+            fit(module, KFAC(n_samples=5))
+
+    def test_none_but_those_of_hooks_is_refused(self, name):
+        module = OneLayer()
+        module.net = getattr(nn.utils, name)(module.net)
+        with pytest.raises(ValueError, match=r"or hooks make their weights.*`nn\.utils\.parametrizations`"):
+            begun(KFAC(n_samples=5), module)
+
+    def test_those_of_parametrizations_are_held(self, name):
+        module, penalty = Toy(), KFAC(n_samples=5)
+        getattr(parametrizations, name)(module.net[0])
+        fit(module, penalty)
+        kept = factors(penalty, "net.0")
+        move = module.net[0].weight - penalty.state_dict()["base.net.0"][:, :N_FEATURES]
+        assert all(factor.any() for factor in (*kept, move))

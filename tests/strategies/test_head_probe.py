@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader
 
 from lightning_mixcd import (
@@ -25,7 +27,7 @@ from lightning_mixcd.strategies._calibration import N_BINS, margin_bins
 from lightning_mixcd.types import Outcome
 from tests.oracles.chance import fits
 from tests.strategies.probing import D, N, World, generator, noise_probe, plain_bins, plain_margins
-from tests.toys import Toy, base_state, finetune, flat, network, pool, rehearsed, trainer, weights
+from tests.toys import N_CLASSES, Toy, base_state, finetune, flat, network, pool, rehearsed, trainer, weights
 
 
 def test_margins_of_features_that_do_not_drift_are_those_of_the_model():
@@ -346,6 +348,18 @@ def test_what_is_missing_is_named():
         ValueError, match=r"`features` of the ledger must be what the head takes.*of 5 numbers"
     ):
         world.probe.setup(N, narrow, seed=0)
+
+
+def test_a_head_that_takes_more_than_features_is_refused():
+    class Margin(nn.Linear):
+        def forward(self, features, label):
+            return super().forward(features) - one_hot(label, self.out_features)
+
+    world = World()
+    probe = HeadProbe()
+    probe.attach(Margin(D, N_CLASSES))
+    with pytest.raises(ValueError, match=r"all of it, .* argument: 'label'.* a function of them alone"):
+        probe.setup(N, world.ledger, seed=0)
 
 
 def test_samples_of_very_many_parts_are_counted_in_their_own():
