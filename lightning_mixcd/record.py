@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from lightning_mixcd.capture import Reading, Readout
 from lightning_mixcd.data.pool import Pool, as_pool
+from lightning_mixcd.data.worker import in_worker
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.functional.drift import principal_directions
 from lightning_mixcd.kept import Keep, check_keep, columns_of, n_coordinates, values_of
@@ -151,7 +153,8 @@ def record_with(
     missing: dict[str, Tensor] = {}
     try:
         if probe.leads:
-            pool, model = fingerprint_pool(probe.pool.dataset), model or fingerprint_model(probe.module)
+            pool = in_worker(partial(fingerprint_pool, probe.pool.dataset), probe.pool.num_workers)
+            model = model or fingerprint_model(probe.module)
             bases = _bases([reading for _, reading in looks], keep)
             writer = LedgerWriter(path, size, columns=specs, pool=pool, model=model, bases=bases)
             for index, reading in looks:
@@ -181,7 +184,8 @@ def open_if_recorded(ledger: Ledger | str | Path, pool: Pool) -> Ledger | None:
         if not (Path(ledger) / HEADER).exists():
             return None
         ledger = Ledger.open(ledger)
-    ledger.verify_pool(pool.dataset, unreadable=pool.unreadable)
+    read = partial(fingerprint_pool, pool.dataset, unreadable=pool.unreadable)
+    ledger.verify_fingerprint(in_worker(read, pool.num_workers))
     return ledger
 
 

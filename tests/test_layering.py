@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "terms": f"capture data.host_copy ledger look penalties scaling separate wiring {MATHS}",
     "probe": f"capture data.pool data.pool_fetch data.seeded data.streams ranks traceless wiring {MATHS}",
     "kept": f"capture {MATHS}",
-    "record": f"capture data.pool kept ledger probe {MATHS}",
+    "record": f"capture data.pool data.worker kept ledger probe {MATHS}",
     "ledger_callback": f"capture kept ledger wiring {MATHS}",
     "learner": f"capture data {AXES}",
     "ledger_source": f"data.pool data.streams kept ledger penalties.base probe record {AXES}",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from lightning_mixcd import Ledger, LedgerError, Pool, PoolError, Readout, record_ledger
 from lightning_mixcd.probe import Probe
@@ -41,6 +41,35 @@ def test_ledger_holds_what_a_plain_loop_finds(model, batch_size, tmp_path):
     assert recorded.forwards == N_POOL
     recorded.verify_pool(pool())
     recorded.verify_model(model)
+
+
+class Opening(Dataset):
+    """Opens itself at the first read, as data sets on files do."""
+
+    opened = False
+
+    def __len__(self):
+        return N_POOL
+
+    def __getitem__(self, i):
+        self.opened = True
+        return pool()[i]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_only_workers_open_what_workers_read(num_workers, tmp_path):
+    dataset = Opening()
+    for _ in ("recorded", "opened again"):
+        record_ledger(Toy(), Pool(dataset, num_workers=num_workers), tmp_path / "l")
+    assert dataset.opened == (num_workers == 0)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_ledger_of_another_pool_is_refused(num_workers, tmp_path):
+    record_ledger(Toy(), pool(), tmp_path / "l")
+    other = Subset(pool(), range(N_POOL)[::-1])
+    with pytest.raises(LedgerError, match=r"^`pool` must be the one the ledger was made from, got another"):
+        record_ledger(Toy(), Pool(other, num_workers=num_workers), tmp_path / "l")
 
 
 @pytest.mark.parametrize("batch_size", [7, 256])

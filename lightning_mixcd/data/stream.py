@@ -4,6 +4,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +19,7 @@ from lightning_mixcd.data.pool import Pool
 from lightning_mixcd.data.pool_fetch import Fetched, PoolFetch, Request, as_it_is, draws_chance
 from lightning_mixcd.data.stream_reader import StreamFetch, StreamReader
 from lightning_mixcd.data.streams import Streams
+from lightning_mixcd.data.worker import in_worker
 from lightning_mixcd.functional.joining import join, n_rows, take_rows
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.strategies.base import Strategy
@@ -273,7 +275,9 @@ class PoolStream:
             # Streams cannot be tried out.
             fetch = StreamFetch(pool, self._reader, seed=None if pool.random is False else seed)
         else:
-            chance = draws_chance(pool) if pool.random is None else pool.random
+            chance = pool.random
+            if chance is None:
+                chance = in_worker(partial(draws_chance, pool), pool.num_workers)
             fetch = PoolFetch(pool, seed=seed if chance else None)
         draws = chain.from_iterable(rounds)
         if not pool.num_workers and not self.pin_memory:

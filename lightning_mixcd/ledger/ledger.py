@@ -221,9 +221,19 @@ class Ledger:
         Raises:
             LedgerError: If size or content differ.
         """
-        given = fingerprint_pool(pool, unreadable=unreadable)
+        self.verify_fingerprint(fingerprint_pool(pool, unreadable=unreadable))
+
+    def verify_fingerprint(self, given: Mapping[str, Any]) -> None:
+        """Refuse the fingerprint of a pool that is not the one the ledger was made from.
+
+        Args:
+            given: Of `fingerprint_pool`.
+
+        Raises:
+            LedgerError: If size or content differ.
+        """
         recorded = self._plan.pool or {"size": self.size, "structure": None, "values": None}
-        if difference := pool_difference(recorded, given):
+        if difference := pool_difference(recorded, dict(given)):
             raise LedgerError(
                 f"`pool` must be the one the ledger was made from, got another ({difference}). "
                 "Pass that pool, in the same order and without new transforms, or record one for this pool."

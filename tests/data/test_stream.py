@@ -369,6 +369,23 @@ class TestChance:
         assert global_states() == before
 
 
+class Opening(Samples):
+    """Opens itself at the first read, as data sets on files do."""
+
+    opened = False
+
+    def __getitem__(self, i):
+        self.opened = True
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_only_workers_open_what_workers_read(num_workers):
+    dataset = Opening()
+    Run(dataset=dataset, num_workers=num_workers).steps(3)
+    assert dataset.opened == (num_workers == 0)
+
+
 def test_collate_function_that_drops_samples_is_refused():
     message = r"`collate_fn` of the pool must keep every sample, got 3 rows for 4 samples\. Filter the pool"
     with pytest.raises(ValueError, match=message):
