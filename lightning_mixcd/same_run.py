@@ -2,7 +2,7 @@
 
 import inspect
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from types import FunctionType
 
@@ -25,6 +25,7 @@ Value = bool | int | float | str | None
 
 # What draws and learnt numbers have no meaning without; all else may change from one step to the next.
 FIXED = ("strategy", "n_pool", "n_base_correct", "base_correct", "seed", "lag", "penalties")
+LONGEST = 200  # characters of a list of numbers
 PARTS = (Strategy, Partition, Estimator, Penalty, Readout)
 
 ANEW = "To start another finetuning from these weights, load them into the module and leave out `ckpt_path`."
@@ -34,7 +35,8 @@ def describe(settings: Settings, ledger: Ledger | None) -> dict[str, Value]:
     """Say in plain values what decides how a run goes on.
 
     Of strategy, schedule and their like these are the constructor's arguments, where they are kept under
-    their names and are numbers, words or parts of the library.
+    their names, or those with an underscore before, and are numbers, words, lists of numbers or parts of
+    the library.
 
     Args:
         settings: What a session is asked to do.
@@ -65,6 +67,8 @@ def _of_value(name: str, value: object) -> Iterator[tuple[str, Value]]:
         # Plain numbers: a safe load refuses those of NumPy.
         yield name, int(value) if isinstance(value, Integral) else float(value)
     elif isinstance(value, list | tuple):
+        if value and all(isinstance(item, Real) for item in value):
+            yield name, _of_numbers(value)
         for i, item in enumerate(value):
             if isinstance(item, PARTS):
                 yield from _of_part(f"{name}.{i}", item)
@@ -72,13 +76,19 @@ def _of_value(name: str, value: object) -> Iterator[tuple[str, Value]]:
         yield from _of_part(name, value)
 
 
+def _of_numbers(values: Sequence[object]) -> str:
+    words = ", ".join(map(str, values))
+    return words if len(words) <= LONGEST else f"checksum {zlib.crc32(words.encode()):08x}"
+
+
 def _of_part(name: str, part: object) -> Iterator[tuple[str, Value]]:
     yield name, type(part).__name__
     if not isinstance(type(part).__init__, FunctionType):
         return  # a function, or what is made in C, such as a `partial`: neither says what it was made with
     for argument in inspect.signature(type(part)).parameters:
-        if hasattr(part, argument):
-            yield from _of_value(f"{name}.{argument}", getattr(part, argument))
+        for kept in (argument, f"_{argument}"):  # the latter where a method has the name
+            if hasattr(part, kept):
+                yield from _of_value(f"{name}.{argument}", getattr(part, kept))
 
 
 def check_run(saved: Mapping[str, Value], now: Mapping[str, Value]) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """What a resumed run must keep, and what it may change; see also the runs that change nothing."""
 
+import inspect
 import warnings
+from abc import ABCMeta
 from fractions import Fraction
 from functools import partial
 
@@ -15,18 +17,26 @@ from lightning_mixcd import (
     HeadProbe,
     Ledger,
     MixCD,
+    Oracle,
     Pool,
     Readout,
     RehearsalCallback,
     RehearsalDataModule,
     Uniform,
+    estimators,
+    partitions,
+    penalties,
+    schedules,
+    strategies,
 )
-from lightning_mixcd.estimators import LastBatch, RunningMean
-from lightning_mixcd.partitions import ByLabel, ByLossQuantile, Product, Shuffled
-from lightning_mixcd.penalties import L2SP, Distillation
+from lightning_mixcd.estimators import Estimator, LastBatch, RunningMean, Static
+from lightning_mixcd.partitions import ByLabel, ByLossQuantile, Partition, Product, Shuffled
+from lightning_mixcd.penalties import GEM, L2SP, Distillation, Penalty
 from lightning_mixcd.same_run import check_run, check_state, describe
-from lightning_mixcd.schedules import HoldRetention, ModelTime
+from lightning_mixcd.schedules import HoldRetention, ModelTime, Ramp
 from lightning_mixcd.settings import Settings
+from lightning_mixcd.strategies import HighestLoss, LeastConfidence, LossProportional, Strategy
+from tests.conformance.test_parts import ESTIMATORS, PARTITIONS, STRATEGIES
 from tests.toys import Finetune, Toy, finetune, ledger, pool, rehearsed, trainer
 
 BEGUN = {"mix_ratio": 0.5, "penalties": [L2SP(0.1)], "schedule": ModelTime(1, lag=2)}
@@ -181,6 +191,67 @@ def test_parts_of_parts_are_described_in_plain_values():
     other = Auto(HeadProbe(partition=Product([ByLabel(), ByLossQuantile(4)])), MixCD())
     with pytest.raises(ValueError, match=r"`strategy\.preferred\.partition\.parts\.1\.n_bins` 3, got 4"):
         check_run(found, describe(settings(other), ledger()))
+
+
+ROWS = STRATEGIES | PARTITIONS | ESTIMATORS
+ROWS |= {
+    Ramp: [lambda: Ramp(5)],
+    EveryNSteps: [lambda: EveryNSteps(2)],
+    GEM: [lambda: GEM(partition=ByLabel())],
+}
+NO_SETTINGS = {"FunctionStrategy.function", "EWC.previous"}  # code, and tensors
+
+
+AXES = {
+    strategies: Strategy,
+    estimators: Estimator,
+    partitions: Partition,
+    penalties: Penalty,
+    schedules: object,
+}
+
+
+def parts():
+    yield Readout
+    for package, base in AXES.items():
+        for kind in map(vars(package).get, package.__all__):
+            if type(kind) in (type, ABCMeta) and issubclass(kind, base) and not inspect.isabstract(kind):
+                yield kind
+
+
+@pytest.mark.parametrize("kind", list(parts()))
+def test_every_argument_of_every_part_is_described(kind):
+    row = ROWS.get(kind, [kind])[0]
+    make = row[0] if isinstance(row, tuple) else row
+    found = {name.split(".")[1] for name in describe(settings(make()), None) if name.startswith("strategy.")}
+    missing = {
+        f"{kind.__name__}.{argument}"
+        for argument in inspect.signature(kind).parameters
+        if argument not in found
+    }
+    assert missing <= NO_SETTINGS
+
+
+@pytest.mark.parametrize(
+    "kind", [Oracle, *(partial(kind, "refresh") for kind in (LossProportional, HighestLoss, LeastConfidence))]
+)
+def test_another_time_between_passes_is_said(kind):
+    begun, now = (describe(settings(kind(every_n_steps=n)), None) for n in (2, 20))
+    assert check_run(begun, now) == {"strategy.every_n_steps": "strategy.every_n_steps=20 in place of 2"}
+
+
+def test_other_rates_are_said():
+    begun, now = (describe(settings(MixCD(estimator=Static(rates))), None) for rates in ([0.1, 0.7], [0.7]))
+    name = "strategy.estimator.rates"
+    assert check_run(begun, now) == {name: f"{name}='0.7' in place of '0.1, 0.7'"}
+
+
+def test_long_lists_of_numbers_are_told_apart_in_few_words():
+    rates = np.linspace(0.1, 0.9, 1000)
+    one, same, other = (describe(settings(Static(r)), None) for r in (rates, list(rates), rates[::-1]))
+    assert one == same
+    assert {*check_run(one, other)} == {"strategy.rates"}
+    assert len(one["strategy.rates"]) < 100
 
 
 def test_ledger_that_draws_do_not_go_by_is_free():

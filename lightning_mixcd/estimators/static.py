@@ -37,7 +37,7 @@ class Static(Estimator):
         given = [rate.tolist() if isinstance(rate, Tensor) else rate for rate in given]
         for rate in given:
             check_number(rates=rate)
-        self.known = torch.tensor(given, dtype=torch.float32)
+        self._rates, self.known = given, torch.tensor(given, dtype=torch.float32)
         if not ((self.known >= 0) & (self.known <= 1)).all() or not self.known.any():
             raise ValueError(
                 f"`rates` must be in [0, 1] and above 0 somewhere, got {given}. "

@@ -29,7 +29,7 @@ def knn_shapley(distance: Tensor, same_label: Tensor, k: int) -> Tensor:
     n = distance.shape[1]
     order = distance.argsort(dim=1, stable=True)
     same = same_label.float().gather(1, order)
-    place = torch.arange(1, n, device=distance.device)
+    place = torch.arange(1, n, dtype=torch.float32, device=distance.device)
     steps = (same[:, :-1] - same[:, 1:]) / k * (place.clamp(max=k) / place)
     last = same[:, -1:] / max(n, k)
     # From the farthest inwards.

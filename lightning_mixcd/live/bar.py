@@ -30,16 +30,19 @@ class DamageBar(Callback):
     def __init__(self) -> None:
         self._bar: ProgressBar | None = None
         self._own: Callable[..., dict[str, Any]] | None = None
+        self._before: dict[str, Any] = {}  # what of it is the bar's own, not of its class
         self._read: list[Tensor] = []  # what was read last
         self._line: dict[str, str] = {}
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._undo()
-        if stage == "fit" and trainer.progress_bar_callback is not None:
-            self._bar = trainer.progress_bar_callback
-            self._own = self._bar.get_metrics
-            self._bar.get_metrics = self._metrics  # type: ignore[method-assign]
+        bar = trainer.progress_bar_callback
+        # A second of us would show the same.
+        if stage == "fit" and bar is not None and not isinstance(_owner(bar.get_metrics), DamageBar):
+            self._bar, self._own = bar, bar.get_metrics
+            self._before = {name: hook for name, hook in vars(bar).items() if name == "get_metrics"}
+            bar.get_metrics = self._metrics  # type: ignore[method-assign]
             self._read, self._line = [], {}
 
     @override
@@ -63,5 +66,10 @@ class DamageBar(Callback):
 
     def _undo(self) -> None:
         if self._bar is not None:
-            del self._bar.get_metrics  # that of the class is back
-        self._bar = self._own = None
+            vars(self._bar).pop("get_metrics", None)
+            vars(self._bar).update(self._before)
+        self._bar, self._own, self._before = None, None, {}
+
+
+def _owner(method: Callable[..., Any]) -> object:
+    return getattr(method, "__self__", None)

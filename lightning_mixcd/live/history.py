@@ -9,6 +9,7 @@ from typing_extensions import override
 __all__ = ["History"]
 
 MOST = 512  # points of a curve; figures show fewer
+LEFT = 384  # intervals with a point in them, of a curve that has had more
 
 
 class History(Logger):
@@ -51,8 +52,29 @@ class History(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         for name, value in metrics.items():
             if name.startswith("rehearsal/") or name in self._names:
-                curve = self.curves.setdefault(self._names.get(name, name), {})
+                kept = self._names.get(name, name)
+                curve = self.curves.setdefault(kept, {})
                 curve[step or 0] = float(value)
                 if len(curve) > MOST:
-                    for passed in [*curve][1::2]:
-                        del curve[passed]
+                    self.curves[kept] = thinned(curve)
+
+
+def thinned(curve: Mapping[int, float]) -> dict[int, float]:
+    """Keep the first point of each interval, all of which are equally many steps long, and the newest.
+
+    Args:
+        curve: Value by step.
+
+    Returns:
+        The same of fewer steps, in order.
+
+    Example:
+        >>> [*thinned(dict.fromkeys(range(0, 1000, 2), 0.0))][-3:]
+        [992, 996, 998]
+    """
+    steps, width = sorted(curve), 1
+    # What is kept of long intervals was kept of their halves, however often a curve has been thinned out.
+    while steps[-1] // width - steps[0] // width >= LEFT:
+        width *= 2
+    first = {step // width: step for step in reversed(steps)}
+    return {step: curve[step] for step in sorted({*first.values(), steps[-1]})}

@@ -44,6 +44,11 @@ class RecordStrategy(Strategy):
         self.needs_loss = source == "last_seen"
         self.refresh_every_n_steps = every_n_steps if source == "refresh" else None
 
+    @property
+    def every_n_steps(self) -> int | None:
+        """Optimizer steps between two passes; None without passes."""
+        return self.refresh_every_n_steps
+
     @abstractmethod
     def recorded(self, ledger: Ledger) -> Records:
         """Return what the ledger says of each sample, `(N,)`."""

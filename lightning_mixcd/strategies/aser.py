@@ -70,7 +70,7 @@ class ASER(Screening):
         good, bad = (self._values(points, features[:-half], label[:-half]) for points in (others, finetune))
         if self.score == "asv":
             return first(good.amax(dim=0) - bad.amin(dim=0), n)
-        weight = 1 / (others[1][:, None] == others[1]).sum(dim=1)
+        weight = 1 / (others[1][:, None] == others[1]).sum(dim=1).float()
         return first(weight @ good / weight.sum() - bad.mean(dim=0), n)
 
     def _known(self, seen: Seen) -> tuple[Tensor, Tensor]:

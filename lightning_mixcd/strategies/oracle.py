@@ -44,6 +44,11 @@ class Oracle(OrderedStrategy):
         self.refresh_every_n_steps = every_n_steps
         self.uniform_share = uniform_share
 
+    @property
+    def every_n_steps(self) -> int | None:
+        """Optimizer steps between two full passes."""
+        return self.refresh_every_n_steps
+
     @override
     def setup(self, n_pool: int, ledger: Ledger | None, *, seed: int) -> None:
         correct = np.asarray(some_correct(ledger).correct)

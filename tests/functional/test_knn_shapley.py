@@ -51,6 +51,19 @@ def test_values_sum_to_what_all_earn():
     assert torch.allclose(knn_shapley(distance, same, 5).sum(1), torch.tensor(total), atol=1e-5)
 
 
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_default_dtype_of_the_user_does_not_matter(default):
+    distance, same = torch.arange(40.0).view(2, 20), torch.arange(40).view(2, 20) % 3 == 0
+    expected = knn_shapley(distance, same, 3)
+    torch.set_default_dtype(default)
+    try:
+        found = knn_shapley(distance, same, 3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == expected.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
 def test_order_of_samples_does_not_matter():
     generator = torch.Generator().manual_seed(0)
     distance, same = torch.rand(4, 30, generator=generator), torch.rand(4, 30, generator=generator) < 0.4

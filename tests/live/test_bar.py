@@ -85,6 +85,16 @@ def test_bar_is_left_as_it_was():
     assert "get_metrics" not in vars(bar)
 
 
+def test_two_of_them_leave_a_hook_of_the_user(monkeypatch):
+    bar, both, shown = TQDMProgressBar(), [DamageBar(), DamageBar()], Shown()
+    own = lambda trainer, module: {"own": 1}  # noqa: E731
+    monkeypatch.setattr(bar, "get_metrics", own)
+    for _ in range(2):
+        fit(bar, *both, rehearsal(), shown)
+        assert bar.get_metrics is own
+        assert [*shown.lines[-1]] == ["own", "damage_rate", "damaged_share"]
+
+
 def test_trainer_without_bar_or_rehearsal_does_not_mind():
     fit(DamageBar(), rehearsal(), enable_progress_bar=False)
     shown = Shown()

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from lightning_mixcd import MixCD, RehearsalCallback
 from lightning_mixcd.live import LiveFigures
-from lightning_mixcd.live.history import MOST, History
+from lightning_mixcd.live.history import LEFT, MOST, History
 from lightning_mixcd.partitions import ByLabel
 from tests import toys
 
@@ -138,9 +138,22 @@ def test_long_curves_are_thinned_out():
     a, b = (history.curves[f"rehearsal/{name}"] for name in "ab")
     assert {*history.curves} == {"rehearsal/a", "rehearsal/b"}
     assert [*a] == [*b]
-    assert MOST / 2 <= len(a) <= MOST
+    assert len(a) <= MOST
     assert a[0] == 0.0
     assert max(a) == 10 * MOST - 1
+
+
+@pytest.mark.parametrize("every", [1, 50])
+def test_long_curves_keep_all_parts_of_the_run(every):
+    history = History(toys.Listed(), {})
+    last = 4999 * every
+    for step in range(0, last + 1, every):
+        history.log_metrics({"rehearsal/a": float(step)}, step=step)
+    curve = history.curves["rehearsal/a"]
+    steps = np.array([*curve])
+    assert steps.tolist() == [*curve.values()] == sorted({*steps.tolist()})
+    assert np.diff(steps).max() < 2 * last / LEFT + every
+    assert np.histogram(steps, 4, (0, last))[0].min() >= LEFT // 8
 
 
 def test_bad_number_is_refused():

@@ -47,6 +47,17 @@ def test_only_the_first_half_can_be_chosen():
     assert {*chosen(ASER(), module, index, 10)} == {*index[:10].tolist()}
 
 
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_default_dtype_of_the_user_does_not_matter(default):
+    module, index = drifted(), some(20)
+    expected = chosen(ASER(), module, index, 5)
+    torch.set_default_dtype(default)
+    try:
+        assert chosen(ASER(), module, index, 5) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
