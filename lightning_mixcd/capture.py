@@ -231,7 +231,7 @@ class Readout:
             captured = captured.detach()
         fits = with_logits and isinstance(captured, Tensor) and len(captured) == rows
         logits = cast("Tensor", captured)[part] if fits else None
-        reading = self._of_rows(outputs, batch, captured, rows, part, with_loss=with_loss, some=fits)
+        reading = self._of_rows(outputs, batch, captured, rows, part, with_loss=with_loss, shown=fits)
         if logits is not None:
             reading = replace(reading, logits=logits)
         if with_features:
@@ -247,7 +247,7 @@ class Readout:
         part: slice,
         *,
         with_loss: bool,
-        some: bool,
+        shown: bool,
     ) -> Reading:
         given = _given(outputs)
         if self.correctness is not None:
@@ -268,7 +268,7 @@ class Readout:
                 outputs, batch, logits, rows, part, with_loss=with_loss and losses is None
             )
         except CaptureError as error:
-            if losses is None and not some:
+            if losses is None and not shown:
                 raise
             return Reading(loss=losses, problem=str(error))  # for whoever needs no more than what there is
         return reading if losses is None else replace(reading, loss=losses)

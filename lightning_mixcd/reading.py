@@ -26,7 +26,7 @@ class Reading:
         label: Target of each row, int64, `(R,)`; None where the rule does not use one.
         logits: Logits of each row, `(R, ...)`; None where not asked for, or where there are none.
         features: Input of the head, `(R, d)`; None where not asked for.
-        problem: Why nothing says so.
+        problem: Why nothing says what is right; empty where something does.
     """
 
     matched: Tensor | None = None
