@@ -35,10 +35,10 @@ while read -r pairing units every part; do
   run "$pairing" method=oracle_25 "+strategy.every_n_steps=$every"
   run "$pairing" method=mir "$ratios"
   run "$pairing" method=oracle "$ratios" "+strategy.every_n_steps=$every"
+  run "$pairing" method=mir "$weights"
   # Inference takes too long for the rest.
   [ "$pairing" != nli2 ] || continue
   run "$pairing" method=mixcd_shuffled "$ratios"
-  run "$pairing" method=mir "$weights"
 done << PAIRINGS
 intents 14800 20 1000
 topics 17700 20 1000
@@ -54,6 +54,7 @@ run topics method=oracle_75 "$weights"
 run sentiment method=oracle_75 "$ratios"
 run sentiment method=oracle_pure mix_ratio=0.0625,0.25
 run sentiment method=oracle "$weights"
+run nli2 method=oracle rehearsal_weight=3,8 +strategy.every_n_steps=40
 
 # Spans have no class head. Tables of all pairings would be empty for what needs one, so they have a folder of their own.
 spans() { run spans hydra.sweep.dir=full_spans/spans "$@"; }

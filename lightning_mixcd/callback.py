@@ -103,7 +103,6 @@ class RehearsalCallback(Callback):
         self.readout = readout or Readout()
         self.seed = seed
         self._spending: Spending | None = None
-        self._looked = 0  # compute units spent on looking at the model, as last read of the session
         self._backwards = 0  # made in the batch that is being trained
         self._rows = 0  # of that batch
         self._session: Session | None = None
@@ -137,7 +136,7 @@ class RehearsalCallback(Callback):
         needed = any(user.needs_ledger or user.needs_columns for user in users)
         ledger = self._session.ledger if needed else None
         self._spending = Spending(self._session.ranks, ledger=0 if ledger is None else ledger.forwards)
-        self._looked = self._backwards = 0
+        self._backwards = 0
         if self._resumed is not None:
             self.load_state_dict(self._resumed)
 
@@ -186,8 +185,7 @@ class RehearsalCallback(Callback):
         if session is None or spending is None or not session.begun:
             return
         rows = session.observe(outputs, batch, rows=0 if batch is None else self._rows)
-        spending.add(trained=self._trained(pl_module, rows), looked=session.extra_units - self._looked)
-        self._looked = session.extra_units
+        spending.add(trained=self._trained(pl_module, rows), extra=session.extra_units)
         self._end_if_exhausted(trainer, session)
         if _logs_now(trainer, pl_module):
             found = {"compute_units": 1.0 * spending.total(ALL), **session.report()}
@@ -220,7 +218,7 @@ class RehearsalCallback(Callback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._spending is not None  # noqa: S101 -- made by `on_fit_start`
-        self._spending.load_state_dict(self._spending.state_dict(together=True))
+        self._spending.settle()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -260,9 +258,8 @@ class RehearsalCallback(Callback):
         if not self._session.begun or self._spending is None:
             self._resumed = state_dict  # until `on_fit_start`
             return
-        self._spending.load_state_dict(state_dict)
+        self._spending.load_state_dict(state_dict, extra=self._session.extra_units)
         self._spent = state_dict.get("spent", True) or self._session.ranks.size == 1
-        self._looked = self._session.extra_units
         self._session.load_state_dict(state_dict)
 
     # Pool, ledger and mix ratio come from the callback or from the datamodule, never half from each.

@@ -50,7 +50,7 @@ class Probe:
 
     Attributes:
         known: Returns what is known of pool samples, such as the loss that is allowed.
-        forwards: Sample-forwards of this process so far.
+        forwards: Sample-forwards of all processes so far.
     """
 
     def __init__(
@@ -70,6 +70,11 @@ class Probe:
         self.transfer, self.context = transfer or self._default_transfer, context
         self.known: Callable[[Tensor], Mapping[str, Tensor]] = _nothing_known
         self.ranks, self.forwards = ranks, 0
+
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        return 1 if self.ranks is None else self.ranks.size
 
     @property
     def leads(self) -> bool:
@@ -134,7 +139,7 @@ class Probe:
                     check_kept(n_rows(plain(moved)), len(mine))
                     with of_the_pool():
                         outputs = outputs_of(self.module, PoolRows(moved), self.readout)
-                self.forwards += len(mine)
+                self.forwards += sum(map(len, chunks)) + (self.size - len(chunks)) * len(chunks[-1])
                 reading = self.readout.read(
                     outputs,
                     moved,
@@ -148,15 +153,15 @@ class Probe:
     # the last one is forwarded again, since a sharded model needs all ranks. One turn after the other: the
     # list of all would outweigh the ledger.
     def _turns(self, index: Indices) -> Iterator[tuple[list[list[int]], list[int]]]:
-        n_ranks, rank = (1, 0) if self.ranks is None else (self.ranks.size, self.ranks.rank)
+        rank = 0 if self.ranks is None else self.ranks.rank
         size = self.pool.batch_size
-        for first in range(0, len(index), n_ranks * size):
-            end = min(first + n_ranks * size, len(index))
+        for first in range(0, len(index), self.size * size):
+            end = min(first + self.size * size, len(index))
             chunks = [[int(i) for i in index[k : min(k + size, end)]] for k in range(first, end, size)]
             yield chunks, chunks[min(rank, len(chunks) - 1)]
 
     def _readings_of_all(self, reading: Reading) -> list[Reading]:
-        if self.ranks is None or self.ranks.size == 1:
+        if self.size == 1:
             return [reading]
         found: dict[str, Any] = {name: value.cpu() for name, value in reading.tensors.items()}
         return [Reading(**tensors, problem=reading.problem) for tensors in self.everyones(found)]

@@ -241,10 +241,9 @@ class Session:
         return rows if self._separate is None else rows + self._separate.rows
 
     @property
-    def extra_units(self) -> int:
-        """Compute units spent on looking at the model so far, beside training and ledger."""
-        looked = self.look.forwards + 2 * self.look.backwards
-        return looked + self.probe.forwards - self._recorded
+    def extra_units(self) -> tuple[int, int]:
+        """Compute units beside training and ledger so far: on this process's looks, and on those of all."""
+        return self.look.forwards + 2 * self.look.backwards, self.probe.forwards - self._recorded
 
     def report(self) -> dict[str, Tensor]:
         """Return what is logged, on the device, and start counting anew."""
