@@ -1,7 +1,6 @@
 """Running a head on features that no backbone has just made."""
 
 import copy
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +46,8 @@ class Head:
 
     def parameters(self) -> Tensor:
         """Return a copy of all parameters and buffers of the live head as one vector, float32."""
-        return torch.cat([value.detach().float().flatten() for value in self._values(self._live).values()])
+        own = [value.detach().float().flatten() for value in self._values(self._live).values()]
+        return torch.cat(own) if own else torch.zeros(0)
 
     def __call__(self, features: Tensor, parameters: Tensor) -> Tensor:
         """Return the logits of features.
@@ -60,8 +60,7 @@ class Head:
             Logits, `(n, C)`.
         """
         own = self._values(self._twin)
-        ends = list(accumulate(value.numel() for value in own.values()))
-        parts = parameters.tensor_split(ends[:-1])
+        parts = torch.split(parameters, [value.numel() for value in own.values()])
         named = {name: part.view(value.shape) for (name, value), part in zip(own.items(), parts, strict=True)}
         with torch.no_grad():
             logits: Tensor = functional_call(self._twin, named, (features,))

@@ -53,6 +53,12 @@ def test_live_head_is_left_alone():
     assert calls == ["in", "out"]
 
 
+def test_a_head_may_have_nothing_to_learn():
+    head, x = Head(nn.Identity()), torch.randn(2, 3)
+    assert head.parameters().numel() == 0
+    assert torch.equal(head(x, head.parameters()), x)
+
+
 def test_hooks_that_hold_the_whole_model_are_not_copied():
     class Uncopied:
         def __call__(self, *_):
