@@ -64,9 +64,8 @@ class RehearsalCallback(Callback):
     Raises:
         TypeError: If an argument is of another kind.
         ValueError: If a number is out of range, or strategy or schedule go by what a penalty keeps from them.
-            At the start of `fit`, if there is no pool, or two; if the
-            strategy or a penalty needs a ledger and there is none; if pool and finetune data are read by
-            different tokenizers.
+            At the start of `fit`, if there is no pool, or two; if the strategy or a penalty needs a ledger
+            and there is none; if pool and finetune data are read by different tokenizers.
         LedgerError: At the start of `fit`, if the ledger is of another pool or base model.
         CaptureError: At the first step or before, if correctness or losses are needed and cannot be read: for
             a ledger, a strategy that learns or looks at candidates, a `rehearsal_weight` other than 1, or a

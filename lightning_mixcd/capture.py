@@ -252,8 +252,9 @@ class Readout:
         given = _given(outputs)
         if self.correctness is not None:
             return ruled(self.correctness(outputs, batch), rows, part)
-        by_loss = self.tolerance is not None and not self._classifies(logits, batch, rows)
         losses = given.get("losses")
+        by_loss = self.tolerance is not None and losses is not None
+        by_loss = by_loss and not self._classifies(logits, batch, rows)
         # Where they are not asked for, they may be the parts of a loss under this name.
         if isinstance(losses, Tensor) or (losses is not None and ("correct" in given or by_loss)):
             losses = sized(losses, rows, "losses", ndim=1)[part]
