@@ -21,12 +21,14 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from study_tables import markdown, mean_gain, text
+from torch import nn
 
 from lightning_mixcd import (
     HeadProbe,
     Pool,
     PredictedForgetting,
     ProbeMatching,
+    Readout,
     RehearsalCallback,
     RehearsalDataModule,
     Strategy,
@@ -64,6 +66,7 @@ BOTH = {
     "lag": (1, 4, 16),
     "drift": ("none", "linear"),
     "coordinates": (16, 32, 64),
+    "head": ("logits",),
 }
 SWEPT: dict[type[Strategy], dict[str, tuple[Any, ...]]] = {
     HeadProbe: {
@@ -92,7 +95,7 @@ class Variant(NamedTuple):
 
     def strategy(self) -> Strategy:
         """Make the strategy."""
-        elsewhere = self.setting in {"", "lag", "coordinates", "drift", "calibration"}
+        elsewhere = self.setting in {"", "lag", "coordinates", "head", "drift", "calibration"}
         return self.method(**({} if elsewhere else {self.setting: self.value}))
 
     def inside(self) -> AbstractContextManager[object]:
@@ -153,9 +156,15 @@ def run(variant: Variant, data: str, seed: int, folder: Path, base: Path) -> Non
         keep = {"features": ("float16", variant.value)}
         ledger = ledger.with_name(f"coordinates_{variant.value}.ledger")
         record_ledger(module, pairing.pool, ledger, keep=keep)
+    readout = Readout()
+    if variant.setting == "head":
+        # Drift of the logits themselves, of which the head makes nothing.
+        module.network = nn.Sequential(module.network, nn.Identity())
+        readout, ledger = Readout(features="network.1"), ledger.with_name("logits.ledger")
+        record_ledger(module, pairing.pool, ledger, keep=["features"], readout=readout)
     strategy = variant.strategy()
     units = PAIRINGS[data][-1] - (0 if strategy.needs_ledger else len(pairing.pool))
-    rehearsal = RehearsalCallback(strategy, max_compute_units=units, seed=seed)
+    rehearsal = RehearsalCallback(strategy, max_compute_units=units, seed=seed, readout=readout)
     outcome, logger = Outcome(rehearsal), CSVLogger(output, "logs", "")
     trainer: Trainer = make(
         config.trainer,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_mixcd.errors import CaptureError, check_range
 from lightning_mixcd.functional.joining import n_rows
-from lightning_mixcd.reading import Reading, classified, described, ruled, sized
+from lightning_mixcd.reading import Reading, classified, described, embedded, ruled, sized
 
 __all__ = ["Reading", "Readout"]
 
@@ -49,6 +49,11 @@ class Readout:
             default the last `nn.Linear`, low-rank block and all; the first logits that are read must be what
             it put out, or rounded from that, which is not checked for a named head. Of several calls in a
             step, the last counts. Only used where features are asked for.
+        embedding: Name of a submodule whose output stands for features in place of what a head gets, for
+            models without one, such as those that write or read token by token: vectors `(B, d)`; or `(B, L,
+            d)`, of which the mean is taken over the tokens that `attention_mask` of the batch has, over all
+            L without one. Of an output with several parts, `last_hidden_state` or else the first counts.
+            What goes by the head itself cannot be used then.
         target: Key, field or position of the targets in the batch, or a function of the batch; by default
             `labels`, `label`, `y`, `target` or `targets`, or the last element of a tuple. Required where
             several of three or more elements are whole numbers, one per row, as in `(x, y, index)`, or one
@@ -64,7 +69,7 @@ class Readout:
 
     Raises:
         TypeError: If a rule is no function, or `tolerance` no number.
-        ValueError: If `tolerance` is out of range.
+        ValueError: If `tolerance` is out of range, or `features` and `embedding` are both given.
 
     Example:
         >>> import torch
@@ -73,12 +78,13 @@ class Readout:
         tensor([ True, False])
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- where each thing is to be found
         self,
         *,
         logits: str = "logits",
         module: str | None = None,
         features: str | None = None,
+        embedding: str | None = None,
         target: str | int | Callable[[Any], Tensor] | None = None,
         correctness: Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]] | None = None,
         step: Callable[[Any, Any], object] | None = None,
@@ -89,7 +95,13 @@ class Readout:
                 raise TypeError(f"`{name}` must be a function, got {rule!r}. Pass its name without brackets.")
         if tolerance is not None:
             check_range("[0, inf)", "It is in nats; None compares answers.", tolerance=tolerance)
+        if features is not None and embedding is not None:
+            raise ValueError(
+                f"`embedding` must be left out where `features` names the head, got {embedding!r} and "
+                f"{features!r}. Give the head where it gets one vector per row, else the embedding."
+            )
         self.logits, self.module, self.features, self.target = logits, module, features, target
+        self.embedding = embedding
         self.correctness, self.step, self.tolerance = correctness, step, tolerance
         self.made_by = "training_step"  # for messages
         self.listens = True
@@ -111,9 +123,13 @@ class Readout:
             CaptureError: If there is no submodule of a name, or it is inside a compiled LightningModule.
         """
         named = None if self.module is None else _submodule(model, "module", self.module)
-        head = self.head(model) if with_features or self.features is not None else None
+        shows = None  # the submodule whose input, or output, is the features
+        if self.embedding is not None:
+            shows = _submodule(model, "embedding", self.embedding) if with_features else None
+        elif with_features or self.features is not None:
+            shows = self.head(model)
         # Hooks set after compilation do not run; whether earlier ones do depends on what else was compiled.
-        hooked = [part for part in (named, head) if part is not None]
+        hooked = [part for part in (named, shows) if part is not None]
         self._advice = COMPILED if any(_wrapped(part, model) for part in hooked) else ""
         if hooked and getattr(model, "_compiler_ctx", None) is not None:
             raise CaptureError(self._silent())
@@ -121,8 +137,8 @@ class Readout:
         hooks = ExitStack()
         if named is not None:
             hooks.enter_context(named.register_forward_hook(self._keep))
-        if head is not None:
-            hooks.enter_context(head.register_forward_hook(self._keep_call, with_kwargs=True))
+        if shows is not None:
+            hooks.enter_context(shows.register_forward_hook(self._keep_call, with_kwargs=True))
         return hooks
 
     def head(self, model: nn.Module) -> nn.Module:
@@ -137,6 +153,11 @@ class Readout:
         Raises:
             CaptureError: If there is none.
         """
+        if self.embedding is not None:
+            raise CaptureError(
+                f"`features` must name the head, which is needed here, got embedding={self.embedding!r}: the "
+                'submodule that makes the logits of one vector per row, Readout(features="classifier").'
+            )
         if self.features is not None:
             return _submodule(model, "features", self.features)
         blocks = [module for module in model.modules() if hasattr(module, "lora_A")]
@@ -235,7 +256,7 @@ class Readout:
         if logits is not None:
             reading = replace(reading, logits=logits)
         if with_features:
-            reading = replace(reading, features=self._checked(head_call, captured, rows)[part])
+            reading = replace(reading, features=self._features(head_call, captured, batch, rows, part))
         return reading if with_graph else _detached(reading)
 
     def _of_rows(
@@ -314,6 +335,23 @@ class Readout:
             )
         return target
 
+    def _features(
+        self,
+        call: tuple[nn.Module, object, object] | None,
+        logits: object,
+        batch: object,
+        rows: int,
+        part: slice,
+    ) -> Tensor:
+        if self.embedding is None:
+            return self._checked(call, logits, rows)[part]
+        if call is None:
+            raise CaptureError(
+                f"`embedding` must name a submodule that runs in `training_step`, got {self.embedding!r}, "
+                f"which did not. Name another one.{self._advice}"
+            )
+        return embedded(call[2], batch, rows, part)
+
     def _checked(
         self, head_call: tuple[nn.Module, object, object] | None, logits: object, rows: int
     ) -> Tensor:
@@ -331,15 +369,17 @@ class Readout:
             got = "puts out something else, the last time that it is called"
         raise CaptureError(
             f"The head must make logits of one vector per row of the batch ({rows}), but {name} {got}. Name "
-            'the submodule that gets the pooled vectors: Readout(features="classifier").'
+            'the submodule that gets the pooled vectors: Readout(features="classifier"). For what needs no '
+            'head, name what makes vectors: Readout(embedding="encoder").'
             f"{self._advice if head is None else ''}"
         )
 
     def _silent(self) -> str:
+        name = self.module or self.features or self.embedding
         return (
-            f"The submodule {self.module or self.features!r} put out no logits in `training_step`, did not "
-            "run there, or is inside a compiled LightningModule, where hooks cannot be relied on. Name the "
-            "right submodule, compile the network instead of the LightningModule, or return the logits."
+            f"The submodule {name!r} put out no logits in `training_step`, did not run there, or is inside a "
+            "compiled LightningModule, where hooks cannot be relied on. Name the right submodule, compile "
+            "the network instead of the LightningModule, or return the logits."
             f"{self._advice}"
         )
 

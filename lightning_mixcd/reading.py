@@ -1,8 +1,9 @@
 """What was read of the rows of a batch, and how it follows from logits or from a user's own rule."""
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_mixcd.errors import CaptureError
 
-__all__ = ["Reading", "classified", "described", "ruled", "sized"]
+__all__ = ["Reading", "classified", "described", "embedded", "ruled", "sized"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Reading:
             not known.
         label: Target of each row, int64, `(R,)`; None where the rule does not use one.
         logits: Logits of each row, `(R, ...)`; None where not asked for, or where there are none.
-        features: Input of the head, `(R, d)`; None where not asked for.
+        features: Input of the head, or what stands for it, `(R, d)`; None where not asked for.
         problem: Why nothing says what is right; empty where something does.
     """
 
@@ -159,6 +160,49 @@ def sized(values: object, rows: int, name: str, ndim: int | None = None) -> Tens
             "Return it for the whole batch, in its order."
         )
     return values
+
+
+def embedded(output: object, batch: object, rows: int, part: slice) -> Tensor:
+    """Take one vector per row from what a submodule put out.
+
+    Args:
+        output: Vectors of the rows, `(B, d)`, or of their tokens, `(B, L, d)`; or the first part, or the
+            `last_hidden_state`, is that.
+        batch: The batch, whose `attention_mask`, `(B, L)`, says which tokens count; all do without one.
+        rows: Rows of the batch, B.
+        part: Which of them are wanted.
+
+    Returns:
+        Vectors, means over tokens in float32 at least, `(R, d)`.
+
+    Raises:
+        CaptureError: If these are no vectors of the rows, or the mask is not one of their tokens.
+    """
+    values = output[0] if isinstance(output, tuple) else output
+    values = output.get("last_hidden_state") if isinstance(output, Mapping) else values
+    known = isinstance(values, Tensor) and values.is_floating_point() and values.ndim in {2, 3}
+    if not isinstance(values, Tensor) or not known or len(values) != rows:
+        raise CaptureError(
+            f"`embedding` must name a submodule that puts out vectors, ({rows}, d), or vectors of tokens, "
+            f"({rows}, L, d), for the {rows} rows of the batch, got {described(values)}. Name another one, "
+            "or pass your vectors through an `nn.Identity` and name that."
+        )
+    if values.ndim == 2:
+        return values[part]
+    mask = (batch.get if isinstance(batch, Mapping) else partial(getattr, batch))("attention_mask", None)
+    if mask is None:
+        mask = values.new_ones(values.shape[:2])
+    if mask.shape != values.shape[:2]:
+        raise CaptureError(
+            "`embedding` must name a submodule that puts out a vector per token of `attention_mask`, "
+            f"{tuple(mask.shape)}, got {described(values)}. Name the one that reads these tokens, such as "
+            "the encoder."
+        )
+    counts = mask[part].to(torch.promote_types(values.dtype, torch.float32))[:, :, None]
+    # What padding holds may be no number.
+    tokens = values[part].to(counts.dtype).masked_fill(counts == 0, 0)
+    mean: Tensor = (tokens * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+    return mean
 
 
 def described(value: object) -> str:

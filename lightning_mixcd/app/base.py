@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from lightning_mixcd.app.conf import make
 from lightning_mixcd.app.run import quiet_trainer, separate_processes
+from lightning_mixcd.capture import Readout
 from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.ledger import Ledger, fingerprint_pool
 from lightning_mixcd.ledger.pool_fingerprint import pool_difference
@@ -188,8 +189,13 @@ def record(
     trainer = quiet_trainer(config)
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
-        record_ledger(module, pool, path, columns=columns, keep=config.base.keep)
+        keep, readout = config.base.keep, _readout(config)
+        record_ledger(module, pool, path, columns=columns, keep=keep, readout=readout)
     module.cpu()
+
+
+def _readout(config: DictConfig) -> Readout:
+    return Readout(embedding=config.base.get("embedding"))
 
 
 # What the base model is made by.
@@ -202,6 +208,8 @@ def _pretraining(config: DictConfig) -> DictConfig:
         for node in (config.data, config.model, config.base):
             OmegaConf.resolve(node)
         config.base.pop("lr", None)
+        if config.base.get("embedding") is None:
+            config.base.pop("embedding", None)  # names of folders are older than it
         kept = [name for name in config.trainer if name not in OF_FINETUNING]
         config.trainer = {name: config.trainer[name] for name in kept}
     return config
@@ -228,6 +236,8 @@ def _check_data(config: DictConfig, pairing: Pairing, folder: Path, *, made: boo
 def _trained(config: DictConfig, pairing: Pairing) -> LightningModule:
     seed_everything(config.seed, workers=True, verbose=False)
     module: LightningModule = make(config.model)
+    if "features" in config.base.keep and not config.ledger:
+        _readout(config).attach(module, with_features=True).close()  # fails before what takes long
     settings: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "limit_val_batches": 0}
     trainer: Trainer = make(config.trainer, max_epochs=config.base.max_epochs, **settings)
     # A module with a step of its own for pool rows learns their task by that.

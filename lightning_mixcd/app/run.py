@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, Subset
 from lightning_mixcd.app.conf import conf_dir, make
 from lightning_mixcd.app.true_rates import TrueRates
 from lightning_mixcd.callback import RehearsalCallback
+from lightning_mixcd.capture import Readout
 from lightning_mixcd.data.pool import Pool, as_pool
 from lightning_mixcd.data.ration import Ration
 from lightning_mixcd.data.streams import Streams
@@ -207,6 +208,7 @@ def callbacks(config: DictConfig) -> tuple[RehearsalCallback, list[Callback]]:
         strategy,
         schedule=make(config.schedule),
         penalties=make(config.penalty),
+        readout=Readout(embedding=config.base.embedding),
         rehearsal_weight=config.rehearsal_weight,
         max_compute_units=config.max_compute_units,
         seed=config.seed,

