@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from typing_extensions import override
 
 from lightning_mixcd.capture import Readout
+from lightning_mixcd.data.worker import in_worker
 from lightning_mixcd.errors import LedgerError
 from lightning_mixcd.kept import Keep, check_keep, columns_of, n_coordinates, values_of
 from lightning_mixcd.ledger import Ledger, LedgerWriter, fingerprint_model, fingerprint_pool
@@ -205,7 +207,9 @@ class LedgerCallback(Callback):
         if not (self._records and last):
             return
         if self._writer is None:
-            columns, pool = columns_of(reading, self.keep), fingerprint_pool(self.dataset.dataset)
+            workers = getattr(trainer.train_dataloader, "num_workers", 0)
+            pool = in_worker(partial(fingerprint_pool, self.dataset.dataset), workers)
+            columns = columns_of(reading, self.keep)
             self._writer = LedgerWriter(self.path, len(self.dataset), columns=columns, pool=pool, model=None)
             if trainer.ckpt_path is None:
                 self._writer.forget()  # rows of another training, which was interrupted, are of another model

@@ -1,17 +1,19 @@
 """How rows reach the device: pool rows as Lightning brings finetune rows."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.utils.data import DataLoader
 
 from lightning_mixcd.data.pool import Pool
-from lightning_mixcd.data.pool_fetch import PoolFetch
+from lightning_mixcd.data.pool_fetch import PoolFetch, as_it_is
 from lightning_mixcd.data.seeded import seeded
 from lightning_mixcd.functional.sampling import stream_key
 from lightning_mixcd.types import PoolRows
@@ -125,18 +127,26 @@ class Transfer:
         """
         return self.finish(self.bring(batch, key=0))
 
-    def samples(self, pool: Pool, index: Sequence[int]) -> object:
-        """Return pool samples as a look at the model wants them, on the device.
+    def samples(self, pool: Pool, indices: Iterable[Sequence[int]]) -> Iterator[object]:
+        """Bring pool samples to the device, batch by batch, as a look at the model wants them.
 
         Args:
-            pool: The pool.
-            index: Which, each readable.
+            pool: The pool, whose workers read them.
+            indices: Which samples each batch has, all of them readable.
 
-        Returns:
-            Their batch, see `marked`.
+        Yields:
+            A batch, see `marked`.
         """
-        fetch = PoolFetch(replace(pool, unreadable="raise"), seed=self._seed)
-        return self.marked(self.whole(fetch.__getitems__((0, list(index), [])).batch))
+        loader = DataLoader(
+            PoolFetch(replace(pool, unreadable="raise"), seed=self._seed),
+            batch_sampler=((0, [*index], []) for index in indices),  # type: ignore[misc]
+            collate_fn=as_it_is,
+            num_workers=pool.num_workers,
+            # Without its own generator the loader would take a seed from the global one.
+            generator=torch.Generator(),
+        )
+        for fetched in loader:
+            yield self.marked(self.whole(fetched.batch))
 
     def precision(self) -> AbstractContextManager[Any]:
         """Return the context in which the trainer makes forwards."""

@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "probe": f"capture data.pool data.pool_fetch data.seeded data.streams ranks traceless wiring {MATHS}",
     "kept": f"capture {MATHS}",
     "record": f"capture data.pool data.worker kept ledger probe {MATHS}",
-    "ledger_callback": f"capture kept ledger wiring {MATHS}",
+    "ledger_callback": f"capture data.worker kept ledger wiring {MATHS}",
     "learner": f"capture data {AXES}",
     "ledger_source": f"data.pool data.streams kept ledger penalties.base probe record {AXES}",
     "baseline": f"learner ledger {MATHS}",

@@ -17,7 +17,7 @@ from lightning_mixcd import (
     record_ledger,
 )
 from lightning_mixcd.ledger_callback import IndexedDataset, LedgerCallback
-from tests.toys import N_POOL, LossOnly, OnBatchEnd, Toy, finetune, flat, pool, trainer
+from tests.toys import N_POOL, LossOnly, OnBatchEnd, Opening, Toy, finetune, flat, pool, trainer
 
 
 def pretrain(path, module=None, *others, max_epochs=3, data=None, settings=None, **loader):
@@ -385,3 +385,11 @@ def test_checkpoint_brings_to_disk_what_a_resumed_run_does_not_see_again(tmp_pat
 def test_coordinates_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"features as they are, got 8 coord.*Use `record_ledger`"):
         LedgerCallback(tmp_path / "l", IndexedDataset(pool()), keep={"features": ("float16", 8)})
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_only_workers_open_what_workers_read(num_workers, tmp_path):
+    dataset = Opening()
+    pretrain(tmp_path / "l", data=IndexedDataset(dataset), num_workers=num_workers)
+    assert dataset.opened == (num_workers == 0)
+    Ledger.open(tmp_path / "l").verify_pool(dataset)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
 from lightning_mixcd import Ledger, LedgerError, Pool, PoolError, Readout, record_ledger
 from lightning_mixcd.probe import Probe
 from lightning_mixcd.record import open_if_recorded, record_with
-from tests.toys import N_POOL, Toy, base_state, network, plain_readings, pool
+from tests.toys import N_POOL, Opening, Toy, base_state, network, plain_readings, pool
 
 
 class Plain(nn.Module):
@@ -41,19 +41,6 @@ def test_ledger_holds_what_a_plain_loop_finds(model, batch_size, tmp_path):
     assert recorded.forwards == N_POOL
     recorded.verify_pool(pool())
     recorded.verify_model(model)
-
-
-class Opening(Dataset):
-    """Opens itself at the first read, as data sets on files do."""
-
-    opened = False
-
-    def __len__(self):
-        return N_POOL
-
-    def __getitem__(self, i):
-        self.opened = True
-        return pool()[i]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lightning_mixcd import Ledger, Pool
 
@@ -49,6 +49,19 @@ def pool() -> TensorDataset:
 @cache
 def finetune() -> TensorDataset:
     return task(N_FINETUNE, seed=2)
+
+
+class Opening(Dataset[Any]):
+    """Opens itself at the first read, as data sets on files do."""
+
+    opened = False
+
+    def __len__(self) -> int:
+        return N_POOL
+
+    def __getitem__(self, i: int) -> Any:
+        self.opened = True
+        return pool()[i]
 
 
 def network(*, dropout: float = 0.0) -> nn.Sequential:

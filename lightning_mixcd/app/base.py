@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning_mixcd.app.conf import make
 from lightning_mixcd.app.run import quiet_trainer, separate_processes
 from lightning_mixcd.capture import Readout
 from lightning_mixcd.data.pool import Pool, as_pool
+from lightning_mixcd.data.worker import in_worker
 from lightning_mixcd.ledger import Ledger, fingerprint_pool
 from lightning_mixcd.ledger.pool_fingerprint import pool_difference
 from lightning_mixcd.record import open_if_recorded, record_ledger
@@ -223,7 +225,8 @@ def _check_data(config: DictConfig, pairing: Pairing, folder: Path, *, made: boo
     # The base model learns from all, also where a part is rehearsed; see `configured_pool`.
     samples: Any = pool.dataset
     whole = samples if config.pool_size is None else samples.dataset
-    given = fingerprint_pool(whole, unreadable=pool.unreadable)
+    read = partial(fingerprint_pool, whole, unreadable=pool.unreadable)
+    given = in_worker(read, pool.num_workers)
     if not made:
         write_text(known, json.dumps(given))
     elif difference := pool_difference(json.loads(known.read_text(encoding="utf-8")), given):

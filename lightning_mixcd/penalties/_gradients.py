@@ -66,9 +66,11 @@ def gradients_of_rows(
         )
     index = permute(range(n_samples), start.n_pool, stream_key(start.seed, 0))
     mine = index[start.rank :: start.world_size].tolist()
-    for i in tqdm(mine, desc=title, unit="sample", disable=start.rank > 0):
+    batches = start.batches([i] for i in mine)
+    progress = tqdm(batches, desc=title, unit="sample", total=len(mine), disable=start.rank > 0)
+    for i, row in zip(mine, progress, strict=True):
         of_row = partial(objective, stream_key(start.seed, i))
-        for gradient in start.look.gradients_by_row(start.rows([i]), of_row):
+        for gradient in start.look.gradients_by_row(row, of_row):
             if not torch.stack([_finite(values) for values in gradient.values()]).all():
                 raise ValueError(
                     f"The gradient of each pool row must be finite, got inf or NaN for pool index {i}, which "

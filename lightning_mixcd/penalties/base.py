@@ -1,7 +1,7 @@
 """The contract of a penalty."""
 
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -26,7 +26,8 @@ class Start:
         look: Runs it on rows of the penalty's choice, and counts that.
         ledger: The base model's record of the pool, if there is one.
         n_pool: Size of the pool, N.
-        rows: Returns the batch of some pool samples, as a look at the model wants it, on the device.
+        batches: Returns batches of pool samples, given the indices of each, as a look at the model wants
+            them, on the device.
         seed: Seed of whatever is chosen at random.
         rank: This process, of `world_size`.
         world_size: All processes that share out the data.
@@ -38,7 +39,7 @@ class Start:
     look: ModelLook
     ledger: Ledger | None
     n_pool: int
-    rows: Callable[[Sequence[int]], object]
+    batches: Callable[[Iterable[Sequence[int]]], Iterator[object]]
     seed: int = 0
     rank: int = 0
     world_size: int = 1
@@ -168,7 +169,7 @@ class Penalty(ABC):  # noqa: B024 -- either of two methods is enough
     Attributes:
         needs_ledger: Whether there must be a ledger.
         needs_columns: Columns that the ledger must have; `Step.ticket` then has them as `ledger/<name>`.
-        needs_samples: Whether it looks pool samples up, `Start.rows`, as those of `Streams` cannot be.
+        needs_samples: Whether it looks pool samples up, `Start.batches`, as those of `Streams` cannot be.
         needs_look: Whether the model is run on other rows than those of the training step.
         keeps_apart: Whether rehearsed rows are kept out of the batch and given to `change_gradients`.
     """

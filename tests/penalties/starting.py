@@ -15,7 +15,12 @@ def start_of(module, data=None, **settings):
     """What a penalty is told of `module` and a dataset of tensors."""
     data = data or pool()
     return Start(
-        module, Look(module, Readout()), None, len(data), lambda index: list(data[list(index)]), **settings
+        module,
+        Look(module, Readout()),
+        None,
+        len(data),
+        lambda indices: (list(data[list(index)]) for index in indices),
+        **settings,
     )
 
 

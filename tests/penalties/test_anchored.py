@@ -3,11 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
+from lightning_mixcd import NoRehearsal, Pool, RehearsalCallback
 from lightning_mixcd.errors import CaptureError
 from lightning_mixcd.penalties import EWC, KFAC, L2SP, MAS
 from tests.penalties.starting import Knock, Still, begun, fit, knocks
-from tests.toys import N_POOL, Toy, weights
+from tests.toys import N_POOL, Opening, Toy, finetune, trainer, weights
 
 N = 20
 PENALTIES = {
@@ -256,3 +258,17 @@ def test_small_importances_and_great_strengths_fit_into_half_precision(dtype, st
     assert found["weight"].dtype == dtype
     assert (found["weight"].double() - pull).norm() < 0.01 * pull.norm()
     assert penalty.metrics()["loss"].item() == pytest.approx(float((pull * move).sum() / 2), rel=0.01)
+
+
+@pytest.mark.parametrize("kind", [EWC, MAS, KFAC])
+def test_workers_of_the_pool_read_what_weights_are_measured_on(kind):
+    found = []
+    for num_workers in (0, 2):
+        dataset, penalty, module = Opening(), kind(1.0, n_samples=N), Toy()
+        given = Pool(dataset, num_workers=num_workers, lag=8)
+        callback = RehearsalCallback(NoRehearsal(), pool=given, penalties=[penalty])
+        torch.manual_seed(3)
+        trainer(callback).fit(module, DataLoader(finetune(), 8, shuffle=True))
+        assert dataset.opened == (num_workers == 0)
+        found.append(weights(module))
+    assert torch.equal(*found)
